@@ -1,0 +1,253 @@
+"""Exact attention over bands in linear memory: partial softmaxes merged by their log-sum-exp.
+
+A band's visible keys form a staircase, so every stretch of queries needs at most three fused calls:
+an unmasked rectangle and one causal triangle at either end (the older end with queries and keys
+reversed). No score matrix is ever held.
+
+Source: log-sum-exp merging as in FlashAttention, Dao et al. 2022 (2205.14135), section 3.1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from patches.base import Band, Plan, PositionMap, Region, Rope
+from patches.kernels import fused_attention
+
+__all__ = ["attend", "partial_attention", "rotate"]
+
+
+def rotate(x: Tensor, positions: Tensor, rope: Rope) -> Tensor:
+    """Rotate the first rotary_dim channels of x by its positions (pairs d, d + rotary_dim/2).
+
+    Args:
+        x: queries or keys [batch, heads, length, head_dim].
+        positions: rotation positions, fractions allowed [length].
+        rope: frequencies; cos and sin are multiplied by its attention_factor.
+    """
+    precision = torch.float64 if x.dtype == torch.float64 else torch.float32
+    inv_freq = rope.inv_freq.to(x.device, precision)
+    angles = positions.to(x.device, precision)[:, None] * inv_freq  # [length, rotary_dim/2]
+    cos = (angles.cos() * rope.attention_factor).to(x.dtype)
+    sin = (angles.sin() * rope.attention_factor).to(x.dtype)
+    half = rope.rotary_dim // 2
+    low, high, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((low * cos - high * sin, high * cos + low * sin, rest), dim=-1)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One fused call over `count` consecutive blocks of one shape, in absolute positions.
+
+    Block m has queries [q_start + m * step, + q_len) and keys [k_start + m * step, + k_len).
+    """
+
+    kind: str  # "full", "causal" (query r sees keys 0..r) or "reverse" (query r sees keys r..)
+    q_start: int
+    q_len: int
+    k_start: int
+    k_len: int
+    count: int = 1
+    step: int = 0
+
+
+def cuts(region: Region, q_start: int, q_stop: int, keys: tuple[int, int]) -> list[int]:
+    """Query positions between which each bound of the interval is constant or moves by one."""
+    size = region.chunk_size
+    chunks = range(q_start - q_start % size, q_stop, size)[1:] if size else ()
+    edges = [q_start, *chunks, q_stop]
+    low, high = region.distance
+    points = set(edges)
+    for edge in edges[:-1]:
+        start, stop = clip(region.constant_bounds(edge), keys)
+        points |= {start + low, stop + low}
+        if high is not None:
+            points |= {start + high - 1, stop + high - 1}
+    return sorted(point for point in points if q_start <= point <= q_stop)
+
+
+def clip(interval: tuple[int, int], keys: tuple[int, int]) -> tuple[int, int]:
+    """Intersect an interval of keys with the keys at hand."""
+    return max(interval[0], keys[0]), min(interval[1], keys[1])
+
+
+def calls(region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int) -> Iterator[Call]:
+    """Cover the region's pairs of queries [q_start, q_stop) and keys [k_start, k_stop), each once."""
+    keys = (k_start, k_stop)
+    points = cuts(region, q_start, q_stop, keys)
+    for first, stop in zip(points, points[1:], strict=False):
+        start_a, stop_a = clip(region.interval(first), keys)
+        start_b, stop_b = clip(region.interval(stop - 1), keys)
+        if start_a >= stop_a or start_b >= stop_b:
+            continue
+        start_moves, stop_moves = start_b > start_a, stop_b > stop_a
+        width = stop_a - start_a
+        if start_moves and stop_moves and stop - first > width:
+            count, rest = divmod(stop - first, width)
+            yield from piece(first, width, start_a, stop_a, (True, True), count)
+            if rest:
+                done = count * width
+                yield from piece(first + done, rest, start_a + done, stop_a + done, (True, True), 1)
+        else:
+            yield from piece(first, stop - first, start_a, stop_a, (start_moves, stop_moves), 1)
+
+
+def piece(
+    first: int, rows: int, start: int, stop: int, moves: tuple[bool, bool], count: int
+) -> Iterator[Call]:
+    """Calls for `count` blocks of `rows` queries whose first query sees keys [start, stop)."""
+    start_moves, stop_moves = moves
+    if stop_moves:
+        stop -= 1
+        yield Call("causal", first, rows, stop, rows, count, rows)
+    if start_moves:
+        reversed_rows = min(rows, stop - start)
+        if reversed_rows:
+            yield Call("reverse", first, reversed_rows, start, reversed_rows, count, rows)
+        start += reversed_rows
+    if start < stop:
+        yield Call("full", first, rows, start, stop - start, count, rows)
+
+
+def blocks(x: Tensor, start: int, length: int, call: Call) -> Tensor:
+    """The call's blocks of x along its length, folded into the batch."""
+    if call.count == 1:
+        x = x[:, :, start : start + length]
+    else:
+        x = x[:, :, start : start + (call.count - 1) * call.step + length]
+        batch, heads, _, dim = x.shape
+        x = x.unfold(2, length, call.step).permute(0, 2, 1, 4, 3)
+        x = x.reshape(batch * call.count, heads, length, dim)
+    return x.flip(2) if call.kind == "reverse" else x
+
+
+class Softmax:
+    """Running softmax-weighted sum of values over disjoint sets of keys."""
+
+    def __init__(self, query: Tensor) -> None:
+        """Start with no key seen: output 0, log-sum-exp -inf."""
+        precision = torch.float64 if query.dtype == torch.float64 else torch.float32
+        self.out = torch.zeros(query.shape, dtype=precision, device=query.device)
+        self.lse = torch.full(query.shape[:3], -torch.inf, dtype=precision, device=query.device)
+
+    def add(self, call: Call, offset: int, out: Tensor, lse: Tensor) -> None:
+        """Merge a call's result; `offset` is the index of the call's first query."""
+        if call.kind == "reverse":
+            out, lse = out.flip(2), lse.flip(2)
+        if call.count == 1:
+            rows = slice(offset, offset + call.q_len)
+            self.merge(self.out[:, :, rows], self.lse[:, :, rows], out, lse)
+            return
+        rows = slice(offset, offset + call.count * call.step)
+        batch, heads = self.lse.shape[:2]
+        shape = (batch, heads, call.count, call.step)
+        into_out = self.out[:, :, rows].unflatten(2, shape[2:])[:, :, :, : call.q_len]
+        into_lse = self.lse[:, :, rows].unflatten(2, shape[2:])[:, :, :, : call.q_len]
+        out = out.unflatten(0, (batch, call.count)).transpose(1, 2)
+        lse = lse.unflatten(0, (batch, call.count)).transpose(1, 2)
+        self.merge(into_out, into_lse, out, lse)
+
+    @staticmethod
+    def merge(into_out: Tensor, into_lse: Tensor, out: Tensor, lse: Tensor) -> None:
+        """Add keys to a softmax in place: weights exp(lse - total) of both sides."""
+        total = torch.logaddexp(into_lse, lse)
+        into_out *= (into_lse - total).exp()[..., None]
+        into_out += out * (lse - total).exp()[..., None]
+        into_lse.copy_(total)
+
+
+def partial_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: Plan,
+    *,
+    scaling: float,
+    q_start: int = 0,
+    k_start: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Attention of a block of queries over a block of keys, causal, exact, in linear memory.
+
+    Results over disjoint blocks of keys merge by their log-sum-exp, so that prefill, chunked
+    prefill and decode are this one function.
+
+    Args:
+        query: un-rotated queries [batch, heads, q_len, head_dim].
+        key: un-rotated keys [batch, kv_heads, kv_len, head_dim]; heads % kv_heads == 0.
+        value: values, of the keys' shape.
+        plan: what the patch does on this layer.
+        scaling: softmax scale.
+        q_start: absolute position of the first query.
+        k_start: absolute position of the first key.
+
+    Returns:
+        Output [batch, heads, q_len, head_dim] in fp32 (fp64 for fp64 queries) and log-sum-exp
+        [batch, heads, q_len]; a query that sees none of the keys has output 0 and -inf.
+    """
+    q_stop, k_stop = q_start + query.shape[2], k_start + key.shape[2]
+    if plan.query_scale is not None:
+        positions = torch.arange(q_start, q_stop, device=query.device)
+        query = query * plan.query_scale(positions).to(query.device, query.dtype)[:, None]
+    softmax = Softmax(query)
+    for band in plan.bands:
+        todo = list(calls(band.region, q_start, q_stop, k_start, k_stop))
+        if todo:
+            run_band(softmax, band, todo, (query, q_start), (key, value, k_start), plan, scaling)
+    return softmax.out, softmax.lse
+
+
+def run_band(
+    softmax: Softmax,
+    band: Band,
+    todo: list[Call],
+    queries: tuple[Tensor, int],
+    keys: tuple[Tensor, Tensor, int],
+    plan: Plan,
+    scaling: float,
+) -> None:
+    """Rotate what the band's calls use, run them and merge them into `softmax`."""
+    (query, q_start), (key, value, k_start) = queries, keys
+    q_first, k_first = min(c.q_start for c in todo), min(c.k_start for c in todo)
+    q_stop = max(c.q_start + (c.count - 1) * c.step + c.q_len for c in todo)
+    k_stop = max(c.k_start + (c.count - 1) * c.step + c.k_len for c in todo)
+    query = rotated(query, q_first, q_stop, q_start, band.query_position, plan.rope)
+    key = rotated(key, k_first, k_stop, k_start, band.key_position, plan.rope)
+    for call in todo:
+        out, lse = fused_attention(
+            blocks(query, call.q_start - q_first, call.q_len, call),
+            blocks(key, call.k_start - k_first, call.k_len, call),
+            blocks(value, call.k_start - k_start, call.k_len, call),
+            is_causal=call.kind != "full",
+            scaling=scaling,
+        )
+        softmax.add(call, call.q_start - q_start, out, lse)
+
+
+def rotated(
+    x: Tensor, first: int, stop: int, start: int, positions: PositionMap | None, rope: Rope
+) -> Tensor:
+    """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
+    x = x[:, :, first - start : stop - start]
+    if positions is None:
+        return x if rope.attention_factor == 1.0 else x * rope.attention_factor
+    at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
+    return rotate(x, positions(at), rope)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: Plan,
+    *,
+    scaling: float,
+    q_start: int = 0,
+    k_start: int = 0,
+) -> Tensor:
+    """Output of `partial_attention` in the dtype of the queries; the same arguments."""
+    out, _ = partial_attention(
+        query, key, value, plan, scaling=scaling, q_start=q_start, k_start=k_start
+    )
+    return out.to(query.dtype)

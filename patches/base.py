@@ -1,0 +1,268 @@
+"""The algebra of patches: a method is data on a few seams, and `+` composes methods.
+
+logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with i the query's and j the key's position.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from patches.spec import PatchError
+
+__all__ = [
+    "Band",
+    "Extent",
+    "Patch",
+    "PatchError",
+    "Plan",
+    "Region",
+    "Rope",
+    "Window",
+]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The lengths that a method derives its values from; fixed once for a cell.
+
+    Attributes:
+        context_length: whole token budget of the run, prompt and generated, in tokens.
+        original_max_position_embeddings: length the model was trained at, in tokens.
+        head_dim: size of one attention head (InfoScale needs it).
+    """
+
+    context_length: int
+    original_max_position_embeddings: int
+    head_dim: int
+
+    @property
+    def factor(self) -> float:
+        """context_length / original_max_position_embeddings, never below 1."""
+        return max(1.0, self.context_length / self.original_max_position_embeddings)
+
+
+@dataclass(frozen=True, eq=False)
+class Rope:
+    """Rotary frequencies.
+
+    Attributes:
+        inv_freq: rotation speed of each pair [rotary_dim/2], rad/token.
+        attention_factor: multiplier of cos and sin (logits get its square).
+        theta: base of the model's geometric series.
+    """
+
+    inv_freq: Tensor
+    attention_factor: float
+    theta: float
+
+    @property
+    def rotary_dim(self) -> int:
+        """Number of channels of a head that rotate."""
+        return 2 * self.inv_freq.numel()
+
+    def turns(self, length: int) -> Tensor:
+        """Turns that each pair makes within `length` tokens [rotary_dim/2]."""
+        return self.inv_freq * (length / (2 * math.pi))
+
+    def scaled(self, multiplier: Tensor | float, attention_factor: float = 1.0) -> "Rope":
+        """Frequencies times `multiplier`, attention factor times `attention_factor`."""
+        return replace(
+            self,
+            inv_freq=self.inv_freq * multiplier,
+            attention_factor=self.attention_factor * attention_factor,
+        )
+
+
+UNBOUNDED = 1 << 62
+
+
+@dataclass(frozen=True)
+class Region:
+    """Pairs (query i, key j) with bounded distance, key index and chunk lag; None: no upper bound.
+
+    distance[0] <= i - j < distance[1], keys[0] <= j < keys[1] and, with chunks of `chunk_size`,
+    lag[0] <= i // chunk_size - j // chunk_size < lag[1]. The keys of one query form an interval.
+    """
+
+    distance: tuple[int, int | None] = (0, None)
+    keys: tuple[int, int | None] = (0, None)
+    chunk_size: int | None = None
+    lag: tuple[int, int | None] = (0, None)
+
+    def interval(self, i: int) -> tuple[int, int]:
+        """Keys [start, stop) of query i; empty when start >= stop."""
+        start, stop = self.constant_bounds(i)
+        if self.distance[1] is not None:
+            start = max(start, i - self.distance[1] + 1)
+        return start, min(stop, i - self.distance[0] + 1)
+
+    def constant_bounds(self, i: int) -> tuple[int, int]:
+        """The part of `interval` that does not move with i inside a chunk."""
+        start, stop = self.keys[0], UNBOUNDED if self.keys[1] is None else self.keys[1]
+        if self.chunk_size is not None:
+            chunk = i // self.chunk_size
+            if self.lag[1] is not None:
+                start = max(start, (chunk - self.lag[1] + 1) * self.chunk_size)
+            stop = min(stop, (chunk - self.lag[0] + 1) * self.chunk_size)
+        return start, stop
+
+    def within(self, distance: tuple[int, int | None], keys: tuple[int, int | None]) -> "Region":
+        """This region cut to a distance interval and a key interval."""
+        return replace(
+            self, distance=intersect(self.distance, distance), keys=intersect(self.keys, keys)
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """True when the distance or the key interval is empty."""
+        return any(high is not None and low >= high for low, high in (self.distance, self.keys))
+
+
+def intersect(a: tuple[int, int | None], b: tuple[int, int | None]) -> tuple[int, int | None]:
+    """Intersection of two half-open intervals, None being no upper bound."""
+    highs = [high for high in (a[1], b[1]) if high is not None]
+    return max(a[0], b[0]), min(highs) if highs else None
+
+
+PositionMap = Callable[[Tensor], Tensor]
+
+
+def unchanged(positions: Tensor) -> Tensor:
+    """The position itself."""
+    return positions
+
+
+@dataclass(frozen=True)
+class Band:
+    """A region and the positions that its queries and keys are rotated by.
+
+    Attributes:
+        region: the pairs this band covers.
+        query_position: map of query positions [q_len] to rotation positions [q_len].
+        key_position: map of key positions [kv_len]; None leaves the keys un-rotated (position 0).
+    """
+
+    region: Region = Region()
+    query_position: PositionMap = unchanged
+    key_position: PositionMap | None = unchanged
+
+
+@dataclass(frozen=True)
+class Window:
+    """Keys at distance < size, counting the current token, on layers [layers[0], layers[1])."""
+
+    size: int
+    layers: tuple[int, int | None] = (0, None)
+
+    def covers(self, layer: int) -> bool:
+        """True if this window acts on the layer."""
+        return self.layers[0] <= layer and (self.layers[1] is None or layer < self.layers[1])
+
+
+QueryScale = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A patch resolved for one layer of one cell: what the executors of attention need.
+
+    Attributes:
+        rope: the frequencies of every band.
+        bands: disjoint bands that cover the visible pairs.
+        query_scale: factors on queries, given their positions [q_len]; None is 1.
+    """
+
+    rope: Rope
+    bands: tuple[Band, ...] = (Band(),)
+    query_scale: QueryScale | None = None
+
+
+RopeRule = Callable[[Rope, Extent], Rope]
+BandsRule = Callable[[Extent], tuple[Band, ...]]
+ScaleRule = Callable[[Tensor, Extent], Tensor]
+VisibleRule = Callable[[Extent], Window]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One method or a composition of methods; `str` gives the canonical spec.
+
+    Attributes:
+        parts: canonical specs of the composed methods, sorted by seam, then name.
+        rope: new frequencies from the model's.
+        bands: position maps by region.
+        query_scales: factors on queries; they multiply.
+        visible: windows; they intersect.
+        sinks: first keys that stay visible whatever a window hides.
+        keep: number of newest input tokens the model is given at all.
+    """
+
+    parts: tuple[tuple[str, str], ...] = ()
+    rope: RopeRule | None = None
+    bands: BandsRule | None = None
+    query_scales: tuple[ScaleRule, ...] = ()
+    visible: tuple[VisibleRule, ...] = ()
+    sinks: int = 0
+    keep: Callable[[Extent], int] | None = None
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        """Canonical spec, `none` for the baseline."""
+        return "+".join(spec for _, spec in self.parts) or "none"
+
+    def __add__(self, other: "Patch") -> "Patch":
+        """Compose two patches; the order does not matter.
+
+        Raises:
+            PatchError: both sit on a seam that holds one method, or a part comes twice.
+        """
+        both = f"'{self}+{other}'"
+        for seam, what in (("rope", "set the RoPE frequencies"), ("bands", "map positions")):
+            if getattr(self, seam) is not None and getattr(other, seam) is not None:
+                raise PatchError(f"{both}: both {what}; keep one of them")
+        if (self.keep and other.parts) or (other.keep and self.parts):
+            raise PatchError(
+                f"{both}: a truncated input leaves nothing to extend; run them as separate patches"
+            )
+        twice = set(self.parts) & set(other.parts)
+        if twice:
+            raise PatchError(f"{both}: {twice.pop()[1]} comes twice; keep one of them")
+        return Patch(
+            parts=tuple(sorted(self.parts + other.parts)),
+            rope=self.rope or other.rope,
+            bands=self.bands or other.bands,
+            query_scales=self.query_scales + other.query_scales,
+            visible=self.visible + other.visible,
+            sinks=max(self.sinks, other.sinks),
+            keep=self.keep or other.keep,
+            remarks=self.remarks + other.remarks,
+        )
+
+    @property
+    def maps_attention(self) -> bool:
+        """True if attention itself changes, so that the native kernel cannot be used."""
+        return self.bands is not None or bool(self.visible)
+
+    def resolve(self, rope: Rope, extent: Extent, layer: int = 0) -> Plan:
+        """Fix everything that depends on length, for one layer."""
+        bands = self.bands(extent) if self.bands else (Band(),)
+        windows = [window for rule in self.visible if (window := rule(extent)).covers(layer)]
+        if windows:
+            size = min(window.size for window in windows)
+            recent = [replace(b, region=b.region.within((0, size), (0, None))) for b in bands]
+            sinks = [replace(b, region=b.region.within((size, None), (0, self.sinks))) for b in bands]
+            bands = tuple(band for band in (*recent, *sinks) if not band.region.is_empty)
+        rules = self.query_scales
+
+        def query_scale(positions: Tensor) -> Tensor:
+            return reduce(torch.mul, (rule(positions, extent) for rule in rules))
+
+        return Plan(
+            rope=self.rope(rope, extent) if self.rope else rope,
+            bands=bands,
+            query_scale=query_scale if rules else None,
+        )

@@ -1,0 +1,72 @@
+"""The fused attention calls of torch that return the log-sum-exp, one signature for each device."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from patches.spec import PatchError
+
+__all__ = ["fused_attention"]
+
+
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention with its log-sum-exp; causal only for q_len == kv_len.
+
+    Args:
+        query: rotated queries [batch, heads, q_len, head_dim].
+        key: rotated keys [batch, kv_heads, kv_len, head_dim].
+        value: values, of the keys' shape.
+        is_causal: query r sees keys 0..r; otherwise every key.
+        scaling: softmax scale.
+
+    Returns:
+        Output [batch, heads, q_len, head_dim] and log-sum-exp [batch, heads, q_len].
+
+    Raises:
+        PatchError: the tensors lie on a device without such a call.
+    """
+    if query.device.type == "cpu":
+        return cpu_flash(query, key, value, is_causal, scaling)
+    if query.device.type == "cuda":
+        if query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256:
+            return cuda_flash(query, key, value, is_causal, scaling)
+        return cuda_efficient(query, key, value, is_causal, scaling)
+    raise PatchError(
+        f"device '{query.device.type}': patches that change attention run on cpu and cuda; "
+        "choose one of them or a patch of frequencies alone"
+    )
+
+
+def cpu_flash(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """The CPU's flash attention; takes grouped heads as they are."""
+    op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, lse = op(query, key, value, 0.0, is_causal, scale=scaling)
+    return out, lse
+
+
+def cuda_flash(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """FlashAttention-2; wants a head_dim divisible by 8, takes grouped heads as they are."""
+    head_dim = query.shape[-1]
+    if head_dim % 8:
+        query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
+    op = torch.ops.aten._scaled_dot_product_flash_attention
+    out, lse, *_ = op(query, key, value, 0.0, is_causal, False, scale=scaling)
+    return out[..., :head_dim], lse
+
+
+def cuda_efficient(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """The memory-efficient kernel, for fp32; wants as many key heads as query heads."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    op = torch.ops.aten._scaled_dot_product_efficient_attention
+    out, lse, *_ = op(query, key, value, None, True, 0.0, is_causal, scale=scaling)
+    return out, lse[:, :, : query.shape[2]]

@@ -1,0 +1,78 @@
+"""RoPE with another base, and the smallest base that a length wants."""
+
+import torch
+from torch import Tensor
+
+from patches.base import Extent, Patch, Rope
+from patches.method import Method, Parameter
+
+# Su Jianlin, kexue.fm/archives/10122: lower bounds for rotary_dim 128.
+LOWER_BOUNDS = {
+    "1k": 4.3e3,
+    "2k": 1.2e4,
+    "4k": 2.7e4,
+    "8k": 8.4e4,
+    "16k": 2.3e5,
+    "32k": 6.3e5,
+    "64k": 2.1e6,
+    "128k": 4.9e6,
+    "256k": 2.4e7,
+    "512k": 5.8e7,
+    "1m": 6.5e7,
+}
+
+
+def frequencies(theta: float, rotary_dim: int) -> Tensor:
+    """inv_freq[d] = theta^(-2d/D), in fp64 [rotary_dim/2]."""
+    return theta ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
+
+
+def separates(theta: float, length: int, rotary_dim: int, block: int = 8192) -> bool:
+    """True if sum_d cos(m inv_freq[d]) >= 0 for every distance m < length."""
+    inv_freq = frequencies(theta, rotary_dim)
+    for start in range(0, length, block):
+        m = torch.arange(start, min(start + block, length), dtype=torch.float64)
+        if (m[:, None] * inv_freq).cos().sum(1).min() < 0:
+            return False
+    return True
+
+
+def base_lower_bound(length: int, rotary_dim: int, step: float = 1.01) -> float:
+    """Smallest base on a geometric grid that separates similar from random tokens at a length.
+
+    Source: Su Jianlin, kexue.fm/archives/10122 (article 18).
+    """
+    theta = 2.0
+    while not separates(theta, length, rotary_dim):
+        theta *= step
+    return theta
+
+
+def rope_base(theta: float | None = None) -> Patch:
+    """inv_freq[d] = theta^(-2d/D); the shipped attention factor is dropped."""
+
+    def rope(rope: Rope, extent: Extent) -> Rope:
+        base = theta or max(rope.theta, base_lower_bound(extent.context_length, rope.rotary_dim))
+        return Rope(frequencies(base, rope.rotary_dim).to(rope.inv_freq), 1.0, base)
+
+    return Patch(rope=rope)
+
+
+METHODS = (
+    Method(
+        name="rope-base",
+        seam="frequencies",
+        build=rope_base,
+        parameters=(
+            Parameter(
+                "theta", float, "the lower bound for context_length, at least the model's", low=1, above=True
+            ),
+        ),
+        formula="inv_freq[d] = theta^(-2d/D)",
+        claims="a base above the lower bound keeps similar tokens apart from random ones: smallest "
+        "theta with sum_d cos(m inv_freq[d]) >= 0 for all m < length; for D = 128: "
+        + ", ".join(f"{length} {bound:.2g}" for length, bound in LOWER_BOUNDS.items()),
+        source="Su Jianlin, kexue.fm/archives/10122 (bounds); CodeLlama (2308.12950), ABF (2309.16039)",
+        exceptions={"identity": "a fixed base acts at every length"},
+    ),
+)
