@@ -117,5 +117,5 @@ def describe(name: str) -> str:
     if shown.differs:
         lines.append(f"differs   {shown.differs}")
     lines += [f"exception {key}: {why}" for key, why in shown.exceptions.items()]
-    wrap = {"width": 100, "subsequent_indent": " " * 10}
-    return "\n".join("\n".join(textwrap.wrap(line, **wrap)) for line in lines)
+    wrapped = [textwrap.wrap(line, 100, subsequent_indent=" " * 10) or [""] for line in lines]
+    return "\n".join(line for paragraph in wrapped for line in paragraph)

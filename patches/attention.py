@@ -9,6 +9,7 @@ Source: log-sum-exp merging as in FlashAttention, Dao et al. 2022 (2205.14135), 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -74,10 +75,10 @@ def clip(interval: tuple[int, int], keys: tuple[int, int]) -> tuple[int, int]:
 
 
 def calls(region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int) -> Iterator[Call]:
-    """Cover the region's pairs of queries [q_start, q_stop) and keys [k_start, k_stop), each once."""
+    """Cover the region's pairs of queries [q_start, q_stop) and keys [k_start, k_stop) once."""
     keys = (k_start, k_stop)
     points = cuts(region, q_start, q_stop, keys)
-    for first, stop in zip(points, points[1:], strict=False):
+    for first, stop in pairwise(points):
         start_a, stop_a = clip(region.interval(first), keys)
         start_b, stop_b = clip(region.interval(stop - 1), keys)
         if start_a >= stop_a or start_b >= stop_b:
@@ -142,11 +143,11 @@ class Softmax:
             return
         rows = slice(offset, offset + call.count * call.step)
         batch, heads = self.lse.shape[:2]
-        shape = (batch, heads, call.count, call.step)
-        into_out = self.out[:, :, rows].unflatten(2, shape[2:])[:, :, :, : call.q_len]
-        into_lse = self.lse[:, :, rows].unflatten(2, shape[2:])[:, :, :, : call.q_len]
-        out = out.unflatten(0, (batch, call.count)).transpose(1, 2)
-        lse = lse.unflatten(0, (batch, call.count)).transpose(1, 2)
+        fold = (batch, heads, call.count, call.step)
+        into_out = self.out[:, :, rows].view(*fold, -1)[:, :, :, : call.q_len]
+        into_lse = self.lse[:, :, rows].view(fold)[:, :, :, : call.q_len]
+        out = out.reshape(batch, call.count, heads, call.q_len, -1).transpose(1, 2)
+        lse = lse.reshape(batch, call.count, heads, call.q_len).transpose(1, 2)
         self.merge(into_out, into_lse, out, lse)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """The algebra of patches: a method is data on a few seams, and `+` composes methods.
 
-logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with i the query's and j the key's position.
+logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with query i and key j.
 """
 
 import math
@@ -254,7 +254,9 @@ class Patch:
         if windows:
             size = min(window.size for window in windows)
             recent = [replace(b, region=b.region.within((0, size), (0, None))) for b in bands]
-            sinks = [replace(b, region=b.region.within((size, None), (0, self.sinks))) for b in bands]
+            sinks = [
+                replace(b, region=b.region.within((size, None), (0, self.sinks))) for b in bands
+            ]
             bands = tuple(band for band in (*recent, *sinks) if not band.region.is_empty)
         rules = self.query_scales
 

@@ -33,7 +33,11 @@ def dca(
 
         return tuple(
             Band(Region(chunk_size=size, lag=lag), query_position, in_chunk)
-            for lag, query_position in (((0, 1), in_chunk), ((1, 2), previous), ((2, None), earlier))
+            for lag, query_position in (
+                ((0, 1), in_chunk),
+                ((1, 2), previous),
+                ((2, None), earlier),
+            )
         )
 
     def scale(positions: Tensor, extent: Extent) -> Tensor:
@@ -65,8 +69,8 @@ METHODS = (
         "c-1 (earlier); c = S + local_window",
         claims="keeps perplexity flat to several times the trained length",
         source="An et al. 2024 (2402.17463), section 3; HKUNLP/ChunkLlama",
-        differs="variant=code is the repository's: chunks of 5/8 and local window 1/8 of the trained "
-        "length, positions capped at their sum (3/4), logits times (0.05 ln s + 1)^2 (s fixed for "
-        "the cell)",
+        differs="variant=code is the repository's: chunks of 5/8 and local window 1/8 of the "
+        "trained length, positions capped at their sum (3/4), logits times (0.05 ln s + 1)^2 (s "
+        "fixed for the cell)",
     ),
 )

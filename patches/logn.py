@@ -16,7 +16,8 @@ def logn() -> Patch:
 
     def scale(positions: Tensor, extent: Extent) -> Tensor:
         trained = math.log(extent.original_max_position_embeddings)
-        return (torch.log(positions.double() + 1) / trained).clamp(min=1)
+        logs: Tensor = torch.log(positions.double() + 1)
+        return torch.clamp(logs / trained, min=1)
 
     return Patch(query_scales=(scale,))
 
@@ -104,7 +105,7 @@ METHODS = (
         build=longrope_scale,
         parameters=(FACTOR,),
         formula="c(i) = 1 + ln s / ln L_train",
-        claims="LongRoPE's attention factor without its frequencies; log n's value at the last query",
+        claims="LongRoPE's attention factor alone; it is log n's value at the last query",
         source="Ding et al. 2024 (2402.13753); HF `longrope`",
     ),
 )

@@ -46,8 +46,10 @@ class Parameter:
         value = self.convert(text)
         in_range = value is not None and (
             self.low is None
-            or (isinstance(value, int | float) and math.isfinite(value))
-            and (value > self.low if self.above else value >= self.low)
+            or (
+                (isinstance(value, int | float) and math.isfinite(value))
+                and (value > self.low if self.above else value >= self.low)
+            )
         )
         if not in_range:
             raise PatchError(f"{self.name}={text}: expected {self.accepts}")

@@ -14,7 +14,7 @@ def near_and_far(window: int, far: Band) -> tuple[Band, Band]:
 
 
 def rerope(window: int | None = None) -> Patch:
-    """rel = min(i - j, window)."""
+    """Rel = min(i - j, window)."""
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         w = window or max(1, extent.original_max_position_embeddings // 4)
@@ -25,7 +25,7 @@ def rerope(window: int | None = None) -> Patch:
 
 
 def leaky_rerope(window: int | None = None, k: float | None = None) -> Patch:
-    """rel = i - j below the window, window + (i - j - window) / k beyond."""
+    """Rel = i - j below the window, window + (i - j - window) / k beyond."""
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         trained = extent.original_max_position_embeddings
@@ -77,4 +77,3 @@ METHODS = (
         source="Su Jianlin, kexue.fm/archives/9708; bojone/rerope",
     ),
 )
-

@@ -65,14 +65,18 @@ METHODS = (
         build=rope_base,
         parameters=(
             Parameter(
-                "theta", float, "the lower bound for context_length, at least the model's", low=1, above=True
+                "theta",
+                float,
+                "the lower bound for context_length, at least the model's",
+                low=1,
+                above=True,
             ),
         ),
         formula="inv_freq[d] = theta^(-2d/D)",
         claims="a base above the lower bound keeps similar tokens apart from random ones: smallest "
         "theta with sum_d cos(m inv_freq[d]) >= 0 for all m < length; for D = 128: "
         + ", ".join(f"{length} {bound:.2g}" for length, bound in LOWER_BOUNDS.items()),
-        source="Su Jianlin, kexue.fm/archives/10122 (bounds); CodeLlama (2308.12950), ABF (2309.16039)",
+        source="Su Jianlin, kexue.fm/archives/10122; CodeLlama (2308.12950), ABF (2309.16039)",
         exceptions={"identity": "a fixed base acts at every length"},
     ),
 )

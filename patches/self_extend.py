@@ -55,7 +55,9 @@ METHODS = (
         seam="bands",
         build=self_extend,
         parameters=(
-            Parameter("neighbor_window", int, "trained length / 4, a multiple of group_size", low=1),
+            Parameter(
+                "neighbor_window", int, "trained length / 4, a multiple of group_size", low=1
+            ),
             Parameter("group_size", int, "smallest with W + (L-W)/G <= 2/3 trained length", low=1),
         ),
         formula="rel = i-j if i-j < W else floor(i/G) - floor(j/G) + W - W/G",

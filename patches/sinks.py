@@ -21,7 +21,7 @@ def lm_infinite(window: int | None = None, sinks: int = 10) -> Patch:
 
 
 def streaming(window: int | None = None, sinks: int = 4) -> Patch:
-    """Recent keys at distance < window exact; sinks at cache slots: Pq = min(i, sinks + window - 1)."""
+    """Distance < window exact; sinks at cache slots: Pq = min(i, sinks + window - 1)."""
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         w = window or max(1, extent.original_max_position_embeddings - sinks)

@@ -1,4 +1,7 @@
-"""The grammar of patch specs: `name(key=value,...)` joined by `+`; sweeps in braces. Imports no torch."""
+"""The grammar of patch specs: `name(key=value,...)` joined by `+`; sweeps in braces.
+
+Imports no torch.
+"""
 
 import difflib
 import itertools

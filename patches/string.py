@@ -7,7 +7,7 @@ from patches.method import Method, Parameter
 
 
 def string(shift: int | None = None, window: int | None = None) -> Patch:
-    """rel = i - j below the shift, i - j - shift + window from it on.
+    """Rel = i - j below the shift, i - j - shift + window from it on.
 
     Raises:
         PatchError: the window is larger than the shift.

@@ -23,7 +23,7 @@ METHODS = (
             Parameter("layers", "layers", "all layers"),
         ),
         formula="visible iff i-j < size, on layers first ... stop-1",
-        claims="Su's first super baseline, withdrawn in 9948: loss breaks once the first keys drop out",
+        claims="Su's first super baseline, withdrawn in 9948: loss breaks once the first keys go",
         source="Su Jianlin, kexue.fm/archives/9431 and 9948; per layer: QwenLM/Qwen",
     ),
     Method(

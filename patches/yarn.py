@@ -99,16 +99,20 @@ METHODS = (
         formula="ntk-by-parts, and cos, sin times 0.1 ln s + 1 (logits get its square)",
         claims="best of the frequency methods after tuning; untrained results disagree by paper",
         source=f"{PENG}, section 3.4; jquesnelle/yarn; HF `yarn`",
-        differs="ramp=paper is linear in turns; ramp=code (the yarn repository, HF, vLLM) is linear "
-        "in the pair index between the pairs of 32 turns and of 1 turn, rounded outwards unless "
-        "truncate=no; frequencies differ by up to 1.7x. factor given: static YaRN; omitted: "
+        differs="ramp=paper is linear in turns; ramp=code (the yarn repository, HF, vLLM) is "
+        "linear in the pair index between the pairs of 32 turns and of 1 turn, rounded outwards "
+        "unless truncate=no; frequencies differ by up to 1.7x. factor given: static YaRN; omitted: "
         "dynamic YaRN, resolved once for a cell",
     ),
     Method(
         name="llama3",
         seam="frequencies",
         build=lambda factor=None, alpha=1.0, beta=4.0: ntk_by_parts(factor, alpha, beta),
-        parameters=(FACTOR, Parameter("alpha", float, "1", low=0), Parameter("beta", float, "4", low=0, above=True)),
+        parameters=(
+            FACTOR,
+            Parameter("alpha", float, "1", low=0),
+            Parameter("beta", float, "4", low=0, above=True),
+        ),
         formula="inv_freq' = (1-g) inv_freq/s + g inv_freq, g = clip((r-1)/(4-1), 0, 1)",
         claims="the ramp that Llama 3.1 was trained on, applied to any model",
         source="Llama 3.1 model card and HF `llama3` (low_freq_factor 1, high_freq_factor 4)",

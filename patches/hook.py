@@ -1,0 +1,125 @@
+"""Attention functions in transformers' signature that carry out a patch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from patches.attention import attend
+from patches.base import Plan, QueryScale
+from patches.spec import PatchError
+
+__all__ = ["AttentionFunction", "banded", "scaled"]
+
+AttentionFunction = Callable[..., tuple[Tensor, None]]
+
+
+def scaled(query_scale: QueryScale, native: AttentionFunction) -> AttentionFunction:
+    """The native attention on queries times the query scale."""
+
+    def function(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            kv_len = key.shape[2]
+            positions = torch.arange(kv_len - query.shape[2], kv_len, device=key.device)[None]
+        scale = query_scale(positions).to(query.dtype)[:, None, :, None]  # [batch, 1, q_len, 1]
+        return native(module, query * scale, key, value, *args, **kwargs)
+
+    return function
+
+
+def banded(plans: list[Plan]) -> AttentionFunction:
+    """Attention by the plan of each layer, for any left padding."""
+    pads: list[int] = []
+
+    def function(
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        plan = plans[module.layer_idx]
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        first_column = key.shape[2] - query.shape[2]
+        if module.layer_idx == 0:  # once a forward: reading them waits for the device
+            refuse_extras(module, kwargs, attention_mask, dropout)
+            pads[:] = left_padding(attention_mask, query.shape[0], key.shape[2])
+            check_positions(kwargs.get("position_ids"), pads, first_column)
+        out = torch.zeros_like(query)
+        for pad in sorted(set(pads)):
+            rows = [row for row, own in enumerate(pads) if own == pad]
+            everything = len(rows) == len(pads)
+            q, k, v = (x if everything else x[rows] for x in (query, key, value))
+            skipped = max(pad - first_column, 0)  # queries of this call that are padding themselves
+            if skipped >= query.shape[2]:
+                continue
+            part = attend(
+                q[:, :, skipped:],
+                k[:, :, pad:],
+                v[:, :, pad:],
+                plan,
+                scaling=scaling,
+                q_start=first_column + skipped - pad,
+            )
+            if everything and not skipped:
+                out = part
+            else:
+                out[rows, :, skipped:] = part
+        return out.transpose(1, 2).contiguous(), None
+
+    return function
+
+
+def refuse_extras(module: Any, kwargs: dict[str, Any], mask: Tensor | None, dropout: float) -> None:
+    """Refuse what the blockwise attention does not compute, rather than leave it out."""
+    extras = [
+        name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None
+    ]
+    if mask is not None and mask.ndim != 2:
+        extras.append("a 4-D attention mask")
+    if dropout:
+        extras.append("attention dropout")
+    if extras:
+        kind = module.config.model_type
+        raise PatchError(f"{kind}: attention uses {', '.join(extras)}; not supported by this patch")
+
+
+def left_padding(mask: Tensor | None, batch: int, kv_len: int) -> list[int]:
+    """Number of padding columns before each row's first token.
+
+    Raises:
+        PatchError: padding elsewhere than on the left.
+    """
+    if mask is None:
+        return [0] * batch
+    pads = (kv_len - mask.sum(-1)).tolist()
+    columns = torch.arange(kv_len, device=mask.device)
+    expected = columns[None] >= torch.tensor(pads, device=mask.device)[:, None]
+    if mask.shape[-1] != kv_len or not torch.equal(expected, mask.bool()):
+        raise PatchError("attention_mask: padding is not on the left; set padding_side='left'")
+    return [int(pad) for pad in pads]
+
+
+def check_positions(position_ids: Tensor | None, pads: list[int], first_column: int) -> None:
+    """Refuse positions that are not those of the columns, padding left out.
+
+    Raises:
+        PatchError: packed or shifted sequences, or a cache that has dropped keys.
+    """
+    if position_ids is None:
+        return
+    rows = position_ids.expand(len(pads), -1)
+    newest = first_column + rows.shape[1] - 1
+    for row, pad in zip(rows[:, -1].tolist(), pads, strict=True):
+        if row not in (newest - pad, newest):
+            raise PatchError(
+                f"position {row} of the newest token is not its place {newest - pad}; packed or "
+                "shifted sequences and caches that drop keys are not supported"
+            )
