@@ -118,7 +118,7 @@ def check_positions(position_ids: Tensor | None, pads: list[int], first_column: 
     rows = position_ids.expand(len(pads), -1)
     newest = first_column + rows.shape[1] - 1
     for row, pad in zip(rows[:, -1].tolist(), pads, strict=True):
-        if row not in (newest - pad, newest):
+        if newest >= pad and row not in (newest - pad, newest):
             raise PatchError(
                 f"position {row} of the newest token is not its place {newest - pad}; packed or "
                 "shifted sequences and caches that drop keys are not supported"

@@ -17,7 +17,8 @@ def logn() -> Patch:
     def scale(positions: Tensor, extent: Extent) -> Tensor:
         trained = math.log(extent.original_max_position_embeddings)
         logs: Tensor = torch.log(positions.double() + 1)
-        return torch.clamp(logs / trained, min=1)
+        ratio: Tensor = (logs / trained).clamp(min=1)
+        return ratio
 
     return Patch(query_scales=(scale,))
 

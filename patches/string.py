@@ -17,7 +17,7 @@ def string(shift: int | None = None, window: int | None = None) -> Patch:
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         s = shift or max(1, extent.original_max_position_embeddings // 3)
-        w = min(window or 128, s)
+        w = window or max(1, min(128, s // 4))
 
         def query_position(i: Tensor) -> Tensor:
             return i - s + w
@@ -35,7 +35,7 @@ METHODS = (
         build=string,
         parameters=(
             Parameter("shift", int, "trained length / 3", low=1),
-            Parameter("window", int, "128, at most shift", low=1),
+            Parameter("window", int, "128, at most shift / 4", low=1),
         ),
         formula="rel = i-j if i-j < shift else i-j-shift+window",
         claims="better use of the trained length; extends it only by shift - window",
