@@ -1,0 +1,192 @@
+"""Time and peak memory of one forward: native attention, each band method, two dense matrices.
+
+    python scripts/bench_attention.py --len 1k,2k,4k,8k --out results/bench_attention.csv
+
+A Llama of the shape of SmolLM2-135M with random weights reads `--len` tokens; every method is run
+in turn, `--repeats` times, in one process, and compared with the native attention of that process.
+The dense form is the usual one of the methods' repositories: one full score matrix for each band,
+chosen from by a mask, then a softmax. It is left out above `--dense-up-to`.
+"""
+
+import argparse
+import csv
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from harness.lengths import parse_lengths
+from harness.memory import free, peak_gib, reset_peak
+from patches import parse, spec
+from patches.apply import Applied, apply, attention_function, frequencies, rotary_embedding
+from patches.attention import rotate
+from patches.base import Band, Extent, Plan, Rope
+
+TRAINED_LENGTH = 8192
+DENSE = "dense:"
+METHODS = (
+    "none,logn,rerope,dense:rerope,leaky-rerope,self-extend,dca,string,lm-infinite,streaming,window"
+)
+LINE = "{:>7} {:<16} {:<11} {:>8} {:>8} {:>8} {:>8}"
+
+
+def build(layers: int, dtype: torch.dtype, device: str) -> Any:
+    """A Llama with random weights, its shape that of SmolLM2-135M but for the layers."""
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=TRAINED_LENGTH,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    return (
+        AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        .eval()
+        .to(device, dtype)
+    )
+
+
+def region_mask(band: Band, length: int, device: torch.device) -> Tensor:
+    """The band's pairs as a mask [length, length]."""
+    bounds = torch.tensor([band.region.interval(i) for i in range(length)], device=device)
+    columns = torch.arange(length, device=device)
+    return (columns >= bounds[:, :1]) & (columns < bounds[:, 1:])
+
+
+def dense_attention(plan: Plan, length: int, device: torch.device) -> Any:
+    """An attention function that holds one score matrix for each band."""
+    masks = [region_mask(band, length, device) for band in plan.bands]
+    at = torch.arange(length, device=device, dtype=torch.float64)
+
+    def function(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float, **_: Any
+    ) -> tuple[Tensor, None]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        scores = None
+        for band, visible in zip(plan.bands, masks, strict=True):
+            q = rotate(query, band.query_position(at), plan.rope)
+            k = key if band.key_position is None else rotate(key, band.key_position(at), plan.rope)
+            own = q @ k.transpose(2, 3) * scaling  # [batch, heads, q_len, kv_len]
+            scores = own if scores is None else torch.where(visible, own, scores)
+        assert scores is not None
+        hidden = ~torch.stack(masks).any(0)
+        out = scores.masked_fill_(hidden, -torch.inf).float().softmax(-1).to(value.dtype) @ value
+        return out.transpose(1, 2).contiguous(), None
+
+    return function
+
+
+@contextmanager
+def patched(model: Any, method: str, length: int) -> Iterator[Applied]:
+    """The method on the model, in its dense form if its name says so."""
+    if not method.startswith(DENSE):
+        with apply(model, parse(method), length) as applied:
+            yield applied
+        return
+    rotary = rotary_embedding(model)
+    rope = Rope(rotary.inv_freq.clone(), 1.0, 10000.0)
+    plan = parse(method.removeprefix(DENSE)).resolve(rope, Extent(length, TRAINED_LENGTH, 64))
+    still = Rope(torch.zeros_like(rope.inv_freq), 1.0, rope.theta)
+    function = dense_attention(plan, length, model.device)
+    with frequencies(rotary, still), attention_function(model, function, None):
+        yield Applied("dense")
+
+
+@torch.inference_mode()
+def measure(model: Any, method: str, ids: Tensor) -> tuple[str, float, float]:
+    """Attention used, seconds and peak GiB of one forward."""
+    with patched(model, method, ids.shape[1]) as applied:
+        free(ids.device)
+        reset_peak(ids.device)
+        start = time.perf_counter()
+        model(ids, use_cache=False, logits_to_keep=1)
+        if ids.is_cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return applied.attention, seconds, peak_gib(ids.device)
+
+
+def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dict[str, Any]]:
+    """One row a method; methods take turns, so that a slow spell hits them all."""
+    ids = torch.arange(length, device=model.device)[None] * 7919 % model.config.vocab_size
+    measure(model, methods[0], ids)  # warm-up
+    runs: dict[str, list[tuple[str, float, float]]] = {method: [] for method in methods}
+    for _, method in itertools.product(range(repeats), methods):
+        runs[method].append(measure(model, method, ids))
+    native_seconds, native_peak = medians(runs[methods[0]])
+    rows = []
+    for method, measured in runs.items():
+        seconds, peak = medians(measured)
+        rows.append(
+            {
+                "length": length,
+                "patch": method,
+                "attention": measured[0][0],
+                "seconds": round(seconds, 3),
+                "times_native": round(seconds / native_seconds, 3),
+                "peak_gib": round(peak, 3),
+                "times_native_peak": round(peak / native_peak, 3),
+                "runs": repeats,
+                "layers": model.config.num_hidden_layers,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "device": torch.cuda.get_device_name() if ids.is_cuda else "cpu",
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            }
+        )
+    return rows
+
+
+def medians(measured: list[tuple[str, float, float]]) -> tuple[float, float]:
+    """Median seconds and median peak of the runs of one method."""
+    return (
+        statistics.median(seconds for _, seconds, _ in measured),
+        statistics.median(peak for _, _, peak in measured),
+    )
+
+
+def main() -> int:
+    """Run the benchmark and write its table to stdout and, if asked, to a CSV file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--len", default="1k,2k,4k,8k", help="lengths (default: %(default)s)")
+    parser.add_argument("--patch", default=METHODS, help="methods (default: %(default)s)")
+    parser.add_argument("--dense-up-to", default="4k", help="longest dense run (default: 4k)")
+    parser.add_argument("--layers", type=int, default=30, help="layers (default: 30)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--dtype", default="float32", help="torch dtype (default: float32)")
+    parser.add_argument("--out", type=Path, help="CSV file")
+    args = parser.parse_args()
+    model = build(args.layers, getattr(torch, args.dtype), args.device)
+    (dense_up_to,) = parse_lengths(args.dense_up_to)
+    rows: list[dict[str, Any]] = []
+    print(LINE.format("length", "patch", "attention", "seconds", "x native", "GiB", "x native"))
+    for length in parse_lengths(args.len):
+        methods = spec.split_specs(args.patch)
+        methods = [m for m in methods if not m.startswith(DENSE) or length <= dense_up_to]
+        for row in bench(model, length, methods, args.repeats):
+            rows.append(row)
+            print(LINE.format(*list(row.values())[:7]), flush=True)
+    if args.out:
+        with args.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
