@@ -1,5 +1,7 @@
 """RoPE with another base, and the smallest base that a length wants."""
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -21,31 +23,45 @@ LOWER_BOUNDS = {
     "1m": 6.5e7,
 }
 
+BLOCK = 4096  # distances checked at once
+NEAR = 256  # a violation moves slowly with the base: look around the last one first
+
 
 def frequencies(theta: float, rotary_dim: int) -> Tensor:
     """inv_freq[d] = theta^(-2d/D), in fp64 [rotary_dim/2]."""
     return theta ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
 
 
-def separates(theta: float, length: int, rotary_dim: int, block: int = 8192) -> bool:
-    """True if sum_d cos(m inv_freq[d]) >= 0 for every distance m < length."""
+def violation(theta: float, distances: range, rotary_dim: int) -> int | None:
+    """A distance m with sum_d cos(m inv_freq[d]) < 0, None if there is none among these."""
     inv_freq = frequencies(theta, rotary_dim)
-    for start in range(0, length, block):
-        m = torch.arange(start, min(start + block, length), dtype=torch.float64)
-        if (m[:, None] * inv_freq).cos().sum(1).min() < 0:
-            return False
-    return True
+    for start in range(distances.start, distances.stop, BLOCK):
+        stop = min(start + BLOCK, distances.stop)
+        m = torch.arange(start, stop, dtype=torch.float64)
+        sums = (m[:, None] * inv_freq).cos().sum(1)
+        if sums.min() < 0:
+            return start + int(sums.argmin())
+    return None
 
 
-def base_lower_bound(length: int, rotary_dim: int, step: float = 1.01) -> float:
-    """Smallest base on a geometric grid that separates similar from random tokens at a length.
+def base_lower_bound(length: int, rotary_dim: int) -> float:
+    """Smallest base of three significant digits that keeps similar tokens ahead of random ones.
+
+    The condition is sum_d cos(m inv_freq[d]) >= 0 for all distances m < length. Bases that meet it
+    lie in narrow islands, so that the value moves by some percent with the grid.
 
     Source: Su Jianlin, kexue.fm/archives/10122 (article 18).
     """
-    theta = 2.0
-    while not separates(theta, length, rotary_dim):
-        theta *= step
-    return theta
+    last = 0
+    for exponent, digits in itertools.product(range(300), range(100, 1000)):
+        theta = digits * 10.0**exponent
+        around = range(max(0, last - NEAR), min(last + NEAR, length))
+        if violation(theta, around, rotary_dim) is None:
+            found = violation(theta, range(length), rotary_dim)
+            if found is None:
+                return theta
+            last = found
+    raise AssertionError("no base below 1e300 keeps similar tokens ahead")
 
 
 def rope_base(theta: float | None = None) -> Patch:

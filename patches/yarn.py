@@ -35,7 +35,7 @@ def index_ramp(rope: Rope, length: int, alpha: float, beta: float, truncate: boo
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     index = torch.arange(dim // 2, dtype=rope.inv_freq.dtype, device=rope.inv_freq.device)
-    return 1 - ((index - low) / max(high - low, 1e-3)).clamp(0, 1)
+    return 1 - ((index - low) / (high - low or 1e-3)).clamp(0, 1)
 
 
 def ntk_by_parts(factor: float | None = None, alpha: float = 1.0, beta: float = 32.0) -> Patch:

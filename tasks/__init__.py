@@ -1,0 +1,56 @@
+"""Tasks: data and scoring. A task yields samples and scores outputs; it never sees a model."""
+
+import importlib
+import inspect
+from dataclasses import dataclass
+
+from tasks.base import Task, TaskError
+from tasks.spec import build, did_you_mean, parameters, parse_call
+
+__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "parse"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: the module that holds the task, and what the task measures."""
+
+    module: str
+    summary: str
+
+
+TASKS: dict[str, Entry] = {
+    "continuation": Entry("continuation", "BLEU, ROUGE and token accuracy of what really follows"),
+    "ppl": Entry("ppl", "loss on real text: same last tokens, sliding window or by position"),
+    "repeat": Entry("repeat", "loss and token accuracy on later copies of a short text"),
+}
+
+
+def _find(name: str) -> type[Task]:
+    if name not in TASKS:
+        raise TaskError(
+            f"unknown task '{name}'; expected one of {', '.join(TASKS)}"
+            f"{did_you_mean(name, TASKS)} (python -m harness list tasks)"
+        )
+    task: type[Task] = importlib.import_module(f"tasks.{TASKS[name].module}").TASK
+    return task
+
+
+def parse(spec: str) -> Task:
+    """Build the task that a spec names, such as `ppl` or `ppl(protocol=sliding,stride=2k)`.
+
+    Raises:
+        TaskError: text of another form, an unknown task or parameter, a value out of range.
+    """
+    name, values = parse_call(spec)
+    return build(_find(name), values)
+
+
+def describe(name: str) -> str:
+    """Return what the task measures, its parameters with their defaults, and its source.
+
+    Raises:
+        TaskError: an unknown task.
+    """
+    task = _find(name)
+    lines = [f"{name}: {TASKS[name].summary}", "", inspect.getdoc(task) or "", "", "Parameters:"]
+    return "\n".join(lines + [f"  {line}" for line in parameters(task)])

@@ -1,0 +1,113 @@
+"""What a task is: documents in, samples out; a model's output in, sufficient statistics out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from tasks.spec import TaskError, canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Document", "Output", "Pass", "Sample", "Score", "Task", "TaskError", "Tokenizer"]
+
+
+class Tokenizer(Protocol):
+    """What a task needs of a tokenizer."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the begin-of-sequence token, None where the tokenizer has none."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text, without any special token."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the token ids."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of the corpus; intervals resample documents."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass; `tokens[score_from:]` are scored, 1 <= score_from < len(tokens)."""
+
+    tokens: tuple[int, ...]
+    score_from: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model is to do for one document.
+
+    The id names the document and the end point: samples of the same id are paired across patches.
+    The model generates when `max_new_tokens` is above 0.
+    """
+
+    id: str
+    document: str
+    passes: tuple[Pass, ...] = ()
+    prompt: tuple[int, ...] = ()
+    max_new_tokens: int = 0
+    reference: str = ""
+    reference_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model did: one array a pass, each len(tokens) - score_from long, and the answer."""
+
+    nll: tuple[NDArray[np.float64], ...]
+    hits: tuple[NDArray[np.bool_], ...]
+    generated: tuple[int, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sufficient statistics of one sample: sums over samples give the metric's value."""
+
+    metric: str
+    stats: tuple[float, ...]
+    position: str = ""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A task; its parameters are the fields of the dataclass."""
+
+    name: ClassVar[str]
+
+    @property
+    def spec(self) -> str:
+        """The canonical spec: parameters at their default are left out."""
+        return canonical(self)
+
+    @abstractmethod
+    def samples(
+        self,
+        documents: Sequence[Document],
+        tokenizer: Tokenizer,
+        context_length: int,
+        trained_length: int,
+        seed: int,
+    ) -> list[Sample]:
+        """Return one sample a document, each within `context_length` tokens.
+
+        Raises:
+            TaskError: the length, a parameter or a document does not fit the others.
+        """
+
+    @abstractmethod
+    def score(self, sample: Sample, output: Output) -> list[Score]:
+        """Return the sample's sufficient statistics, one entry a metric and position."""

@@ -1,0 +1,194 @@
+"""Documents to measure on: the text every Python has, a file, a directory, or a hub data set."""
+
+import hashlib
+import importlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.base import Document, TaskError
+
+__all__ = ["Corpus", "load"]
+
+SUFFIXES = (".txt", ".jsonl")
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
+SPLITS = ("test", "validation", "train")
+HUB_TIMEOUT = 10.0
+EXPECTED = "a .txt or .jsonl file, a directory of them, or a data set id of the hub"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents, longest first, where they come from, and sha256 of their texts (12 hex digits)."""
+
+    documents: tuple[Document, ...]
+    name: str
+    digest: str
+
+
+def load(data: str | None, n: int) -> Corpus:
+    """Return the n longest documents of a source, by characters; ties go by id.
+
+    Args:
+        data: FILE.txt (one document), FILE.jsonl (one a line, in the field `text`), a directory of
+            such files, `owner/name` or `owner/name:config` of a hub data set (column `text`; its
+            test, validation or train split, the first there is). None: the language reference in
+            the installed Python's `pydoc_data.topics`, cut at line ends into n equal documents.
+        n: number of documents.
+
+    Raises:
+        TaskError: the source is missing, unreadable, malformed, or has fewer than n documents.
+    """
+    if n < 1:
+        raise TaskError(f"--n {n}: expected an integer of at least 1")
+    name = data if data is not None else "pydoc"
+    documents = _read(data) if data is not None else _pydoc(n)
+    if len(documents) < n:
+        raise TaskError(
+            f"--n {n}: '{name}' has {len(documents)} documents; lower --n or give more with --data"
+        )
+    chosen = sorted(documents, key=lambda document: (-len(document.text), document.id))[:n]
+    return Corpus(tuple(chosen), name, _digest(chosen))
+
+
+def _digest(documents: Sequence[Document]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        text = document.text.encode()
+        digest.update(len(text).to_bytes(8, "big") + text)  # the length keeps borders apart
+    return digest.hexdigest()[:12]
+
+
+def _pydoc(n: int) -> list[Document]:
+    try:
+        topics = importlib.import_module("pydoc_data.topics").topics
+    except ImportError:
+        raise TaskError(
+            f"this Python lacks the default corpus pydoc_data.topics; give {EXPECTED} with --data"
+        ) from None
+    text = "\n".join(topics[key].strip("\n") + "\n" for key in sorted(topics))
+    cuts = [0]
+    for part in range(1, n):
+        line_end = text.find("\n", part * len(text) // n)
+        cuts.append(line_end + 1 if line_end >= 0 else len(text))
+    pairs = zip(cuts, [*cuts[1:], len(text)], strict=True)
+    return [Document(f"pydoc[{a}:{b}]", text[a:b]) for a, b in pairs if text[a:b].strip()]
+
+
+def _read(data: str) -> list[Document]:
+    path = Path(data).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if _is_text(file.relative_to(path), file))
+        if not files:
+            raise TaskError(f"--data {data}: no .txt or .jsonl file in it; expected {EXPECTED}")
+        return _unique([pair for file in files for pair in _read_file(file, path)])
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise TaskError(f"--data {data}: suffix '{path.suffix}' unknown; expected {EXPECTED}")
+        return _unique(list(_read_file(path, path.parent)))
+    if path.suffix.lower() in SUFFIXES or HUB_ID.fullmatch(data) is None:
+        raise TaskError(f"--data {data}: no such file or directory; expected {EXPECTED}")
+    return _from_hub(data)
+
+
+def _is_text(inside: Path, file: Path) -> bool:
+    hidden = any(part.startswith(".") for part in inside.parts)
+    return not hidden and file.is_file() and file.suffix.lower() in SUFFIXES
+
+
+def _unique(pairs: Sequence[tuple[Document, str]]) -> list[Document]:
+    """Keep ids that occur once; put the place in front of the others."""
+    times = Counter(document.id for document, _ in pairs)
+    return [
+        document if times[document.id] == 1 else Document(f"{place}:{document.id}", document.text)
+        for document, place in pairs
+    ]
+
+
+def _read_file(path: Path, root: Path) -> Iterator[tuple[Document, str]]:
+    """Yield the documents of a file, each with its place: path from the root, and line."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"{path}: not UTF-8, byte {error.object[error.start]:#04x} at {error.start}; convert it"
+        ) from None
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
+    if not text.strip():
+        raise TaskError(f"{path}: empty; expected text")
+    place = path.relative_to(root).as_posix()
+    if path.suffix.lower() == ".txt":
+        yield Document(place, text), place
+        return
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028
+        if line.strip():
+            yield _from_line(line, f"{path}:{number}", f"{place}:{number}"), f"{place}:{number}"
+
+
+def _from_line(line: str, where: str, place: str) -> Document:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TaskError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+    if not isinstance(row, dict):
+        raise TaskError(f"{where}: a JSON {type(row).__name__}; expected an object with a 'text'")
+    return Document(str(row.get("id", row.get("_id", place))), _text(row, where))
+
+
+def _text(row: dict[str, Any], where: str) -> str:
+    text = row.get("text")
+    if not isinstance(text, str):
+        problem = "field 'text' is no string" if "text" in row else "no field 'text'"
+        raise TaskError(f"{where}: {problem}; fields: {', '.join(map(str, row)) or 'none'}")
+    if not text.strip():
+        raise TaskError(f"{where}: field 'text' is empty; expected text")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise TaskError(
+            f"{where}: field 'text' holds half a surrogate pair; expected valid Unicode"
+        )
+    return text
+
+
+def _from_hub(data: str) -> list[Document]:
+    name, _, config = data.partition(":")
+    try:
+        datasets, hub = (
+            importlib.import_module("datasets"),
+            importlib.import_module("huggingface_hub"),
+        )
+    except ImportError:
+        raise TaskError(
+            f"--data {data}: no such file or directory, and data sets of the hub need the package "
+            "`datasets`; pip install datasets"
+        ) from None
+    problems = (OSError, ValueError, RuntimeError, hub.errors.HTTPError)
+    try:
+        _reach(hub, name)
+        splits = datasets.load_dataset(name, config or None)
+    except (*problems, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TaskError(
+            f"--data {data}: no such file or directory, and not loaded as a data set of the hub: "
+            f"{reason}; give {EXPECTED} (owner/name:config), or set HF_HUB_OFFLINE=1 to use a "
+            "cached copy"
+        ) from None
+    split = next((split for split in SPLITS if split in splits), None)
+    if split is None:
+        raise TaskError(f"--data {data}: splits {', '.join(splits)}; expected {', '.join(SPLITS)}")
+    rows = enumerate(splits[split])
+    return [
+        Document(f"{split}:{row}", _text(fields, f"{data}:{split}:{row}")) for row, fields in rows
+    ]
+
+
+def _reach(hub: Any, name: str) -> None:
+    """Ask once for the data set: `datasets` would repeat a failing request for half a minute."""
+    try:
+        hub.HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
+    except hub.errors.OfflineModeIsEnabled:
+        return  # a cached copy answers

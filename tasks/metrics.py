@@ -1,0 +1,213 @@
+"""Metrics from sufficient statistics, and intervals that resample documents.
+
+A metric's value is a function of the sum of its samples' statistics, so pooling over documents and
+the bootstrap are the same operation. BLEU is on 0-100, as the field has it; ROUGE and accuracy are
+on 0-1.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.base import Output, TaskError
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "accuracy_stats",
+    "bleu_stats",
+    "interval",
+    "nll_stats",
+    "paired_difference",
+    "rouge_stats",
+]
+
+RESAMPLES = 2000
+PERCENTILES = (2.5, 97.5)
+ORDERS = 4
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
+Stats = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: `finish` turns summed statistics into the value; `better` is lower or higher."""
+
+    name: str
+    finish: Callable[[Stats], float]
+    better: str
+    describe: Callable[[], str]
+
+    @property
+    def detail(self) -> str:
+        """What exactly is computed, with the versions of the code that computes it."""
+        return self.describe()
+
+
+def _mean(stats: Stats) -> float:
+    total, count = stats
+    return total / count if count else math.nan
+
+
+def _ppl(stats: Stats) -> float:
+    mean = _mean(stats)
+    return math.inf if mean > 700 else math.exp(mean)  # math.exp raises beyond 709
+
+
+def _bleu(stats: Stats) -> float:
+    from sacrebleu import BLEU
+
+    sys_len, ref_len, *counts = (int(value) for value in stats)
+    correct, total = counts[:ORDERS], counts[ORDERS:]
+    score = BLEU.compute_bleu(correct, total, sys_len, ref_len, smooth_method="exp")
+    return float(score.score)
+
+
+def _bleu_scorer(lang: str) -> Any:
+    from sacrebleu import BLEU
+
+    return BLEU(tokenize="zh" if lang == "zh" else "13a")
+
+
+def _signature(lang: str) -> Callable[[], str]:
+    def describe() -> str:
+        scorer = _bleu_scorer(lang)
+        scorer.corpus_score(["a"], [["a"]])  # the signature counts references only afterwards
+        return str(scorer.get_signature())
+
+    return describe
+
+
+def _rouge_detail(tokenizer: str) -> Callable[[], str]:
+    return lambda: f"F|stemmer:no|tok:{tokenizer}|rouge-score:{version('rouge-score')}"
+
+
+def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+METRICS: dict[str, Metric] = _table(
+    [
+        Metric("nll", _mean, "lower", lambda: "sum of nll / scored tokens, in nats"),
+        Metric("ppl", _ppl, "lower", lambda: "exp(sum of nll / scored tokens)"),
+        Metric("accuracy", _mean, "higher", lambda: "scored tokens that are the argmax / all"),
+        Metric("bleu", _bleu, "higher", _signature("en")),
+        Metric("bleu-zh", _bleu, "higher", _signature("zh")),
+        *(Metric(name, _mean, "higher", _rouge_detail("default")) for name in ROUGE_TYPES),
+        *(Metric(f"{name}-zh", _mean, "higher", _rouge_detail("char")) for name in ROUGE_TYPES),
+    ]
+)
+
+
+def nll_stats(output: Output) -> tuple[float, float]:
+    """Return (sum of nll, scored tokens) over all passes."""
+    return sum(float(one.sum()) for one in output.nll), float(sum(map(len, output.nll)))
+
+
+def accuracy_stats(output: Output) -> tuple[float, float]:
+    """Return (tokens predicted right, scored tokens) over all passes."""
+    return float(sum(int(one.sum()) for one in output.hits)), float(sum(map(len, output.hits)))
+
+
+def bleu_stats(prediction: str, reference: str, lang: str) -> tuple[float, ...]:
+    """Return (prediction length, reference length, 4 matches, 4 totals) of corpus BLEU."""
+    score = _bleu_scorer(lang).corpus_score([prediction], [[reference]])
+    return tuple(map(float, (score.sys_len, score.ref_len, *score.counts, *score.totals)))
+
+
+class _Characters:
+    """Tokenizer of rouge-score: each character that is not blank, lower-cased."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return [character for character in text.lower() if not character.isspace()]
+
+
+def rouge_stats(prediction: str, reference: str, lang: str) -> dict[str, tuple[float, float]]:
+    """Return (F, 1) of ROUGE-1, ROUGE-2 and ROUGE-L, on characters where lang is zh."""
+    scorer = import_module("rouge_score.rouge_scorer").RougeScorer  # the package has no types
+    tokenizer = _Characters() if lang == "zh" else None
+    scores = scorer(list(ROUGE_TYPES), tokenizer=tokenizer).score(reference, prediction)
+    return {name: (float(scores[name].fmeasure), 1.0) for name in ROUGE_TYPES}
+
+
+def _by_document(stats_by_sample: Sequence[Stats], documents: Sequence[str]) -> NDArray[np.float64]:
+    """Sum statistics within documents, in the order of document ids: [documents, stats]."""
+    if not stats_by_sample or len(stats_by_sample) != len(documents):
+        raise TaskError(
+            f"{len(stats_by_sample)} samples and {len(documents)} document ids; "
+            "expected one id a sample and at least one sample"
+        )
+    table = np.asarray(stats_by_sample, dtype=np.float64)
+    names, rows = np.unique(np.asarray(documents), return_inverse=True)
+    sums = np.zeros((len(names), table.shape[1]))
+    np.add.at(sums, rows, table)
+    return sums
+
+
+def _resampled(
+    sums: NDArray[np.float64], finish: Callable[[Stats], float], seed: int
+) -> list[float]:
+    """Values on resampled documents; the resamples depend on the seed and document count only."""
+    count = len(sums)
+    drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    return [finish(sums[rows].sum(axis=0).tolist()) for rows in drawn]
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    # An order statistic: no interpolation, which would turn two infinite values into nan.
+    low, high = np.percentile(np.asarray(values), PERCENTILES, method="inverted_cdf")
+    return float(low), float(high)
+
+
+def interval(
+    metric: str, stats_by_sample: Sequence[Stats], documents: Sequence[str], seed: int
+) -> tuple[float, float, float]:
+    """Return a metric's value and its 95 % percentile bootstrap interval over documents.
+
+    All samples of a document are drawn together. One document says nothing about the spread over
+    documents: both bounds are nan then.
+
+    Args:
+        metric: name in METRICS.
+        stats_by_sample: sufficient statistics, one entry a sample.
+        documents: document id of each sample.
+        seed: seed of the resampling.
+    """
+    sums, finish = _by_document(stats_by_sample, documents), METRICS[metric].finish
+    value = finish(sums.sum(axis=0).tolist())
+    if len(sums) == 1:
+        return value, math.nan, math.nan
+    return value, *_bounds(_resampled(sums, finish, seed))
+
+
+def paired_difference(
+    metric: str,
+    stats_a: Sequence[Stats],
+    stats_b: Sequence[Stats],
+    documents: Sequence[str],
+    seed: int,
+) -> tuple[float, float, float]:
+    """Return value(a) - value(b) on the same samples, and its interval over the same resamples.
+
+    Both bounds are nan where there is one document.
+
+    Args:
+        metric: name in METRICS.
+        stats_a: sufficient statistics, one entry a sample.
+        stats_b: the same for the other side, in the same order of samples.
+        documents: document id of each sample.
+        seed: seed of the resampling.
+    """
+    sums_a, sums_b = _by_document(stats_a, documents), _by_document(stats_b, documents)
+    finish = METRICS[metric].finish
+    value = finish(sums_a.sum(axis=0).tolist()) - finish(sums_b.sum(axis=0).tolist())
+    if len(sums_a) == 1:
+        return value, math.nan, math.nan
+    pairs = zip(_resampled(sums_a, finish, seed), _resampled(sums_b, finish, seed), strict=True)
+    return value, *_bounds([a - b for a, b in pairs])

@@ -1,0 +1,120 @@
+"""The grammar of task specs, `name(key=value,...)`, and parameters as fields of a dataclass."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+__all__ = ["TaskError", "build", "canonical", "did_you_mean", "parameters", "parse_call"]
+
+CALL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
+INTEGER = re.compile(r"([0-9]+)([km]?)")
+UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
+
+T = TypeVar("T")
+
+
+class TaskError(ValueError):
+    """A user's mistake in naming a task, its parameters or its data: one line, shown as it is."""
+
+
+def did_you_mean(word: str, accepted: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for a near miss, otherwise an empty string."""
+    close = difflib.get_close_matches(word.lower(), list(accepted), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def parse_call(text: str) -> tuple[str, dict[str, str]]:
+    """Read `name(key=value,...)`; values stay text.
+
+    Raises:
+        TaskError: text of another form, or a key given twice.
+    """
+    match = CALL.fullmatch(text.strip())
+    if match is None:
+        raise TaskError(f"'{text}': not a task; expected name or name(key=value,...), such as ppl")
+    name, inside = match.groups()
+    values: dict[str, str] = {}
+    for item in inside.split(",") if inside and inside.strip() else []:
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise TaskError(f"'{text}': '{item.strip()}' is no parameter; expected key=value")
+        if key in values:
+            raise TaskError(f"'{text}': parameter '{key}' is given twice; keep one of them")
+        values[key] = value
+    return name, values
+
+
+def integer(accepts: str, default: str) -> Any:
+    """Declare a parameter that is a positive integer; None stands for the default."""
+    return dataclasses.field(default=None, metadata={"accepts": accepts, "default": default})
+
+
+def choice(*choices: str, what: str) -> Any:
+    """Declare a parameter that is one of some words, the first by default."""
+    return dataclasses.field(default=choices[0], metadata={"accepts": what, "choices": choices})
+
+
+def build(cls: type[T], values: dict[str, str]) -> T:
+    """Make a task from the text values of its parameters.
+
+    Raises:
+        TaskError: an unknown parameter, or a value that the parameter does not take.
+    """
+    name = getattr(cls, "name", cls.__name__)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    read: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise TaskError(
+                f"unknown parameter '{key}' of task '{name}'; expected one of "
+                f"{', '.join(fields)}{did_you_mean(key, fields)}"
+            )
+        choices = fields[key].metadata.get("choices")
+        read[key] = _word(name, key, value, choices) if choices else _integer(name, key, value)
+    return cls(**read)
+
+
+def _word(name: str, key: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise TaskError(
+            f"{name}({key}={value}): expected one of {', '.join(choices)}"
+            f"{did_you_mean(value, choices)}"
+        )
+    return value
+
+
+def _integer(name: str, key: str, value: str) -> int:
+    match = INTEGER.fullmatch(value)
+    number = int(match[1]) * UNIT[match[2]] if match else 0
+    if number < 1:
+        raise TaskError(
+            f"{name}({key}={value}): expected an integer of at least 1 with an optional k or m, "
+            "such as 2k"
+        )
+    return number
+
+
+def canonical(task: Any) -> str:
+    """Return the spec of a task, in field order, without parameters at their default."""
+    given = [
+        f"{field.name}={getattr(task, field.name)}"
+        for field in dataclasses.fields(task)
+        if getattr(task, field.name) != field.default
+    ]
+    return f"{task.name}({','.join(given)})" if given else str(task.name)
+
+
+def parameters(cls: Any) -> list[str]:
+    """Describe each parameter of a task class in one line."""
+    return [
+        f"{field.name}: {field.metadata['accepts']}; default "
+        f"{field.metadata.get('default', field.default)}"
+        + (
+            f" (one of {', '.join(field.metadata['choices'])})"
+            if "choices" in field.metadata
+            else ""
+        )
+        for field in dataclasses.fields(cls)
+    ]

@@ -1,0 +1,251 @@
+"""Where documents come from, which are taken, and what is said when they cannot be."""
+
+import hashlib
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tasks.base import TaskError
+from tasks.corpus import load
+
+
+def lines(*rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_the_default_corpus_is_the_whole_language_reference_in_equal_parts():
+    from pydoc_data.topics import topics
+
+    whole = load(None, 1)
+    parts = load(None, 8)
+    assert whole.name == parts.name == "pydoc"
+    assert len(parts.documents) == 8
+    in_order = sorted(parts.documents, key=lambda one: int(one.id[6:].split(":")[0]))
+    assert "".join(one.text for one in in_order) == whole.documents[0].text
+    assert all(one.text.endswith("\n") for one in parts.documents)
+    sizes = [len(one.text) for one in parts.documents]
+    assert max(sizes) - min(sizes) < 200
+    first, last = min(topics), max(topics)
+    assert whole.documents[0].text.startswith(topics[first].strip("\n")[:200])
+    assert whole.documents[0].text.endswith(topics[last].strip("\n")[-200:] + "\n")
+
+
+def test_the_default_corpus_has_a_digest_of_its_texts():
+    corpus = load(None, 3)
+    assert corpus == load(None, 3)
+    assert len(corpus.digest) == 12
+    assert corpus.digest != load(None, 4).digest
+
+
+def test_a_text_file_is_one_document_named_by_its_file(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\n".encode())
+    corpus = load(str(tmp_path / "a.txt"), 1)
+    assert [(one.id, one.text) for one in corpus.documents] == [("a.txt", "one\ntwo\n")]
+    assert corpus.name == str(tmp_path / "a.txt")
+    framed = (8).to_bytes(8, "big") + b"one\ntwo\n"
+    assert corpus.digest == hashlib.sha256(framed).hexdigest()[:12]
+
+
+def test_a_jsonl_file_is_one_document_a_line_and_keeps_ids_that_differ(tmp_path):
+    path = tmp_path / "a.jsonl"
+    separator = '{"text": "d\u2028d", "id": 7}\n'  # a raw line separator inside a JSON string
+    path.write_text(
+        lines({"text": "aaaa"}, {"text": "bbb", "_id": "x"}) + "\n" + separator, "utf-8"
+    )
+    corpus = load(str(path), 3)
+    assert [(one.id, one.text) for one in corpus.documents] == [
+        ("a.jsonl:1", "aaaa"),
+        ("7", "d\u2028d"),
+        ("x", "bbb"),
+    ]
+
+
+def test_the_longest_documents_are_taken_and_ties_go_by_id(tmp_path):
+    for name, size in [("b", 5), ("a", 5), ("c", 9), ("d", 2)]:
+        (tmp_path / f"{name}.txt").write_text(name * size)
+    chosen = [[one.id for one in load(str(tmp_path), n).documents] for n in (1, 2, 3)]
+    assert chosen == [["c.txt"], ["c.txt", "a.txt"], ["c.txt", "a.txt", "b.txt"]]
+
+
+def test_the_digest_depends_on_the_texts_and_their_borders_alone(tmp_path):
+    digests = {}
+    for name, rows in {
+        "one": [{"text": "ab"}, {"text": "c"}],
+        "same": [{"text": "ab", "id": "p"}, {"text": "c", "id": "q"}],
+        "moved": [{"text": "a"}, {"text": "bc"}],
+    }.items():
+        (tmp_path / f"{name}.jsonl").write_text(lines(*rows))
+        digests[name] = load(str(tmp_path / f"{name}.jsonl"), 2).digest
+    assert digests["one"] == digests["same"] != digests["moved"]
+
+
+def test_a_directory_is_read_to_its_leaves_and_equal_ids_get_their_place(tmp_path):
+    for folder in ("x", "y", ".hidden"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jsonl").write_text(lines({"text": folder, "id": "same"}))
+    (tmp_path / "notes.md").write_text("not read")
+    (tmp_path / "c.txt").write_text("c")
+    ids = {one.id for one in load(str(tmp_path), 3).documents}
+    assert ids == {"x/a.jsonl:1:same", "y/a.jsonl:1:same", "c.txt"}
+    with pytest.raises(TaskError, match="has 3 documents"):
+        load(str(tmp_path), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", r"a\.txt: empty"),
+        ("a.txt", b" \n\n", r"a\.txt: empty"),
+        ("a.txt", b"ok \xff no", r"a\.txt: not UTF-8, byte 0xff at 3"),
+        ("a.jsonl", b"\n\n", r"a\.jsonl: empty"),
+        ("a.jsonl", b'{"text": "a"}\n{oops\n', r"a\.jsonl:2: not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n["b"]\n', r"a\.jsonl:2: a JSON list; expected an object"),
+        ("a.jsonl", b'{"body": "a", "id": 1}\n', r"a\.jsonl:1: no field 'text'; fields: body, id"),
+        ("a.jsonl", b'{"text": 5}\n', r"a\.jsonl:1: field 'text' is no string"),
+        ("a.jsonl", b'{"text": " "}\n', r"a\.jsonl:1: field 'text' is empty"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', r"a\.jsonl:1: .*surrogate"),
+        ("a.csv", b"text\na\n", r"a\.csv: suffix '\.csv' unknown; expected a \.txt or"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_place(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TaskError, match=message) as error:
+        load(str(tmp_path / name), 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("data", ["nowhere/a.txt", "a.jsonl", "./nowhere", "/no/such/place", ""])
+def test_a_missing_path_is_refused_without_asking_the_hub(monkeypatch, tmp_path, data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would fail otherwise
+    if not data:
+        data = str(tmp_path / "a b")
+    with pytest.raises(TaskError, match=r"no such file or directory; expected a \.txt or"):
+        load(data, 1)
+
+
+def test_a_directory_without_documents_is_refused(tmp_path):
+    with pytest.raises(TaskError, match=r"no \.txt or \.jsonl file in it"):
+        load(str(tmp_path), 1)
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_n_below_one_is_refused(n):
+    with pytest.raises(TaskError, match=f"--n {n}: expected an integer of at least 1"):
+        load(None, n)
+
+
+def test_more_documents_than_there_are_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(TaskError, match=r"--n 2: '.*a\.txt' has 1 documents; lower --n"):
+        load(str(tmp_path / "a.txt"), 2)
+
+
+class Offline(ConnectionError):
+    """Stands for the hub's error of that kind."""
+
+
+class HTTPError(Exception):
+    """Stands for the error of the hub's own HTTP library, which is no OSError."""
+
+
+class DatasetsError(Exception):
+    """Stands for the base of the errors of `datasets`."""
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub without a network: set `asked` and `loaded` to a value or to an exception."""
+    state = SimpleNamespace(asked=None, loaded={}, calls=[])
+
+    def answer(value):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def dataset_info(name, timeout):
+        state.calls.append(("info", name))
+        return answer(state.asked)
+
+    def load_dataset(name, config):
+        state.calls.append(("load", name, config))
+        return answer(state.loaded)
+
+    errors = SimpleNamespace(HTTPError=HTTPError, OfflineModeIsEnabled=Offline)
+    api = SimpleNamespace(dataset_info=dataset_info)
+    module = SimpleNamespace(HfApi=lambda: api, errors=errors)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    exceptions = SimpleNamespace(DatasetsError=DatasetsError)
+    datasets = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions)
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    return state
+
+
+def test_a_hub_data_set_gives_the_test_split_before_training_data(hub):
+    hub.loaded = {"train": [{"text": "no"}], "test": [{"text": "bb"}, {"text": "aaa"}]}
+    corpus = load("owner/books:en", 2)
+    assert [(one.id, one.text) for one in corpus.documents] == [("test:1", "aaa"), ("test:0", "bb")]
+    assert corpus.name == "owner/books:en"
+    assert hub.calls == [("info", "owner/books"), ("load", "owner/books", "en")]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        HTTPError("[Errno -2] Name or service not known"),
+        ConnectionError("no route"),
+        FileNotFoundError("Dataset 'owner/books' doesn't exist"),
+    ],
+)
+def test_an_unreachable_hub_is_asked_once_and_is_one_line(hub, problem):
+    hub.asked = problem
+    with pytest.raises(
+        TaskError, match=r"--data owner/books: no such file.*HF_HUB_OFFLINE"
+    ) as error:
+        load("owner/books", 1)
+    assert str(problem) in str(error.value)
+    assert hub.calls == [("info", "owner/books")]
+
+
+def test_offline_mode_reads_the_cached_copy(hub):
+    hub.asked = Offline("offline mode is enabled")
+    hub.loaded = {"train": [{"text": "cached"}]}
+    assert load("owner/books", 1).documents[0].text == "cached"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ValueError("Config name is missing.\nPlease pick one among ['a', 'b']"),
+        RuntimeError("Dataset scripts are no longer supported"),
+        DatasetsError("generation failed"),
+    ],
+)
+def test_a_data_set_that_does_not_load_says_why_in_one_line(hub, problem):
+    hub.loaded = problem
+    with pytest.raises(TaskError, match=str(problem).split("\n")[0]) as error:
+        load("owner/books", 1)
+    assert "\n" not in str(error.value)
+
+
+def test_a_data_set_without_text_or_a_known_split_is_refused(hub):
+    hub.loaded = {"test": [{"body": "a"}]}
+    with pytest.raises(TaskError, match="owner/books:test:0: no field 'text'; fields: body"):
+        load("owner/books", 1)
+    hub.loaded = {"extra": []}
+    with pytest.raises(TaskError, match="splits extra; expected test, validation, train"):
+        load("owner/books", 1)
+
+
+def test_without_the_package_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(TaskError, match="pip install datasets"):
+        load("owner/books", 1)
+
+
+def test_a_bug_inside_loading_keeps_its_traceback(hub):
+    hub.loaded = KeyError("bug")
+    with pytest.raises(KeyError):
+        load("owner/books", 1)

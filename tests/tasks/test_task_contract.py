@@ -1,0 +1,129 @@
+"""Every task of the table keeps the contract, whatever it measures."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import tasks
+from tasks import TASKS
+from tasks.base import Document, Sample
+from tasks.metrics import METRICS, interval
+from tests.tasks.toy import Bytes, Words, played, story
+
+SPECS = [*TASKS, "ppl(protocol=sliding)", "ppl(protocol=by-position)", "continuation(lang=zh)"]
+DOCUMENTS = [story(name, 3000) for name in ("first", "second", "third")]
+TRAINED = 256
+BEST = {"nll": 0.0, "ppl": 1.0, "bleu": 100.0, "bleu-zh": 100.0}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a task opened a socket")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+
+def tokens_used(sample: Sample) -> int:
+    passes = [len(one.tokens) for one in sample.passes]
+    return max([*passes, len(sample.prompt) + sample.max_new_tokens])
+
+
+def values(task, samples, outputs):
+    """Final values by (metric, position), and the number of samples that each rests on."""
+    table = {}
+    for sample, output in zip(samples, outputs, strict=True):
+        for score in task.score(sample, output):
+            table.setdefault((score.metric, score.position), []).append(score.stats)
+    names = [sample.document for sample in samples]
+    return {key: interval(key[0], stats, names, seed=0)[0] for key, stats in table.items()}, {
+        len(stats) for stats in table.values()
+    }
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("tokenizer", [Bytes(), Bytes(bos_id=None), Words()])
+@pytest.mark.parametrize("length", [300, 1024])
+def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer, length):
+    task = tasks.parse(spec)
+    samples = task.samples(DOCUMENTS, tokenizer, length, TRAINED, seed=7)
+    assert samples == task.samples(DOCUMENTS, tokenizer, length, TRAINED, seed=7)
+    assert [sample.document for sample in samples] == [one.id for one in DOCUMENTS]
+    assert len({sample.id for sample in samples}) == len(samples)
+    for sample in samples:
+        assert 0.95 * length <= tokens_used(sample) <= length
+        assert sample.passes
+        for one in sample.passes:
+            assert 1 <= one.score_from < len(one.tokens)
+            assert tokenizer.bos_id is None or one.tokens[0] == tokenizer.bos_id
+            assert tokenizer.bos_id not in one.tokens[1:]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_reference_as_prediction_scores_best(spec):
+    task = tasks.parse(spec)
+    samples = task.samples(DOCUMENTS, Bytes(), 512, TRAINED, seed=0)
+    scored, counts = values(task, samples, [played(one, lambda _: 0.0, True) for one in samples])
+    assert counts == {len(samples)}
+    for (metric, _), value in scored.items():
+        assert value == pytest.approx(BEST.get(metric, 1.0))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_nothing_right_and_nothing_said_scores_zero_where_more_is_better(spec):
+    task = tasks.parse(spec)
+    samples = task.samples(DOCUMENTS, Bytes(), 512, TRAINED, seed=0)
+    scored, counts = values(
+        task, samples, [played(one, lambda _: 9.0, False, answer="") for one in samples]
+    )
+    assert counts == {len(samples)}
+    for (metric, _), value in scored.items():
+        better_is_more = METRICS[metric].better == "higher"
+        assert value == 0.0 if better_is_more else value >= 9.0 - 1e-9
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_document_that_is_too_short_is_named_with_its_tokens_and_what_to_do(spec):
+    short = Document("pamphlet", "a few words")
+    with pytest.raises(tasks.TaskError, match=r"'pamphlet' has 11 tokens.*--len.*--n.*--data"):
+        tasks.parse(spec).samples([short], Bytes(), 512, TRAINED, seed=0)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_length_without_room_is_refused_with_the_length(spec):
+    with pytest.raises(tasks.TaskError, match=r"--len 1\b"):
+        tasks.parse(spec).samples(DOCUMENTS, Bytes(), 1, TRAINED, seed=0)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_metric_of_a_task_is_in_the_table_with_its_detail(spec):
+    task = tasks.parse(spec)
+    sample = task.samples(DOCUMENTS, Bytes(), 512, TRAINED, seed=0)[0]
+    for score in task.score(sample, played(sample, lambda _: 1.0, True)):
+        assert METRICS[score.metric].name == score.metric
+        assert METRICS[score.metric].detail
+
+
+@pytest.mark.parametrize("protocol", ["ppl", "ppl(last=64)", "repeat", "repeat(unit=16)"])
+def test_the_id_stays_while_the_context_grows(protocol):
+    task = tasks.parse(protocol)
+    ids = {
+        tuple(sample.id for sample in task.samples(DOCUMENTS, Bytes(), length, TRAINED, seed=0))
+        for length in (256, 512, 2048)
+    }
+    assert len(ids) == 1
+
+
+def test_the_package_imports_no_numpy_and_the_tasks_no_torch():
+    code = (
+        "import sys, tasks\n"
+        "assert 'numpy' not in sys.modules\n"
+        "for name in tasks.TASKS: tasks.parse(name)\n"
+        "import tasks.corpus\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'sacrebleu', 'rouge_score'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
