@@ -231,10 +231,10 @@ def rotated(
 ) -> Tensor:
     """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
     x = x[:, :, first - start : stop - start]
-    if positions is None:
-        return x if rope.attention_factor == 1.0 else x * rope.attention_factor
     at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
-    return rotate(x, positions(at), rope)
+    if positions is not None:
+        return rotate(x, positions(at), rope)
+    return x if rope.attention_factor == 1.0 else rotate(x, torch.zeros_like(at), rope)
 
 
 def attend(

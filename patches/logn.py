@@ -29,7 +29,8 @@ def infoscale() -> Patch:
     def scale(positions: Tensor, extent: Extent) -> Tensor:
         exponent = -2 / extent.head_dim
         trained = 1 - extent.original_max_position_embeddings**exponent
-        return ((1 - (positions.double() + 1) ** exponent) / trained).sqrt().clamp(min=1)
+        entropy: Tensor = 1 - (positions.double() + 1) ** exponent
+        return (entropy / trained).sqrt().clamp(min=1)
 
     return Patch(query_scales=(scale,))
 
