@@ -28,7 +28,7 @@ def infoscale() -> Patch:
 
     def scale(positions: Tensor, extent: Extent) -> Tensor:
         exponent = -2 / extent.head_dim
-        trained = 1 - extent.original_max_position_embeddings**exponent
+        trained = 1.0 - float(extent.original_max_position_embeddings**exponent)
         entropy: Tensor = 1 - (positions.double() + 1) ** exponent
         return (entropy / trained).sqrt().clamp(min=1)
 

@@ -63,7 +63,10 @@ def test_the_native_window_is_off_under_a_patch(family: str, spec: str) -> None:
 def test_a_model_that_fails_the_identity_check_is_refused(family: str, message: str) -> None:
     with pytest.raises(PatchError, match=f"{family}: .*{message}.*model not supported"):
         check_identity(tiny(family))
-    with pytest.raises(PatchError, match="model not supported"), apply(tiny(family), parse("dca"), 64):
+    with (
+        pytest.raises(PatchError, match="model not supported"),
+        apply(tiny(family), parse("dca"), 64),
+    ):
         pass
 
 
@@ -72,7 +75,8 @@ def test_frequencies_that_do_not_reach_the_logits_are_refused() -> None:
     rotary = model.model.rotary_emb
     own = rotary.forward
     rotary.forward = lambda x, position_ids: tuple(
-        f(position_ids[..., None].float() * torch.ones(4)).repeat(1, 1, 1) for f in (torch.cos, torch.sin)
+        f(position_ids[..., None].float() * torch.ones(4)).repeat(1, 1, 1)
+        for f in (torch.cos, torch.sin)
     )
     try:
         with pytest.raises(PatchError, match="frequencies do not reach the logits"):
@@ -92,8 +96,11 @@ def test_frequencies_that_do_not_reach_the_logits_are_refused() -> None:
 )
 def test_shipped_scaling_is_the_starting_point(parameters: dict[str, object], length: int) -> None:
     settings = {"rope_theta": 10000.0, **parameters}
-    model = tiny("llama", max_position_embeddings=LENGTH if "yarn" in settings.values() else 32,
-                 rope_parameters=frozen(settings))
+    model = tiny(
+        "llama",
+        max_position_embeddings=LENGTH if "yarn" in settings.values() else 32,
+        rope_parameters=frozen(settings),
+    )
     ids = tokens(length)
     plain = logits(model, ids)
     with apply(model, parse("rerope(window=1k)"), length):
@@ -126,7 +133,12 @@ def test_layers_of_a_window_must_exist() -> None:
 def test_a_window_acts_on_its_layers_alone() -> None:
     model, ids = tiny("llama"), tokens(LENGTH)
     outs = []
-    for spec in ("none", "window(size=8,layers=0:1)", "window(size=8,layers=1:2)", "window(size=8)"):
+    for spec in (
+        "none",
+        "window(size=8,layers=0:1)",
+        "window(size=8,layers=1:2)",
+        "window(size=8)",
+    ):
         with apply(model, parse(spec), LENGTH):
             outs.append(logits(model, ids)[0, -1])
     for index, one in enumerate(outs):
@@ -154,7 +166,11 @@ def test_generate_with_a_cache_equals_forwards_without() -> None:
     mask[0, :11] = 0
     with apply(model, parse("rerope(window=8)+logn"), 64):
         made = model.generate(
-            ids, attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0,
+            ids,
+            attention_mask=mask,
+            max_new_tokens=4,
+            do_sample=False,
+            pad_token_id=0,
             eos_token_id=None,
         )
         for row, first in ((0, 11), (1, 0)):
