@@ -86,7 +86,7 @@ METHODS = (
         seam="query scale",
         build=temperature,
         parameters=(Parameter("value", float, "", low=0, above=True, required=True),),
-        formula="c(i) = value",
+        formula="c(i) = value, a multiplier of the logits: above 1 sharpens, below 1 flattens",
         claims="a constant, to tell a method's hidden scale from its position map",
         source="ablation",
         exceptions={"identity": "a constant acts at every length"},

@@ -108,7 +108,7 @@ def test_shipped_scaling_is_the_starting_point(parameters: dict[str, object], le
     assert torch.equal(logits(model, ids), plain)
 
 
-class frozen(dict):  # noqa: N801
+class frozen(dict):
     """A dictionary that can key a cache."""
 
     def __hash__(self) -> int:  # type: ignore[override]
