@@ -79,9 +79,9 @@ def test_frequencies_that_do_not_reach_the_logits_are_refused() -> None:
         for f in (torch.cos, torch.sin)
     )
     try:
-        with pytest.raises(PatchError, match="frequencies do not reach the logits"):
-            with apply(model, parse("ntk"), LENGTH):
-                pass
+        refused = pytest.raises(PatchError, match="frequencies do not reach the logits")
+        with refused, apply(model, parse("ntk"), LENGTH):
+            pass
     finally:
         rotary.forward = own
 
@@ -125,9 +125,9 @@ def test_the_trained_length_is_the_original_one() -> None:
 
 
 def test_layers_of_a_window_must_exist() -> None:
-    with pytest.raises(PatchError, match=r"layers=0:9 but the model has 2 layers"):
-        with apply(tiny("llama"), parse("window(layers=0:9)"), LENGTH):
-            pass
+    refused = pytest.raises(PatchError, match=r"layers=0:9 but the model has 2 layers")
+    with refused, apply(tiny("llama"), parse("window(layers=0:9)"), LENGTH):
+        pass
 
 
 def test_a_window_acts_on_its_layers_alone() -> None:
@@ -148,16 +148,16 @@ def test_a_window_acts_on_its_layers_alone() -> None:
 def test_padding_on_the_right_is_refused() -> None:
     mask = torch.ones(1, LENGTH, dtype=torch.long)
     mask[0, -5:] = 0
-    with apply(tiny("llama"), parse("dca"), LENGTH):
-        with pytest.raises(PatchError, match="padding_side='left'"):
-            logits(tiny("llama"), tokens(LENGTH), attention_mask=mask)
+    refused = pytest.raises(PatchError, match="padding_side='left'")
+    with apply(tiny("llama"), parse("dca"), LENGTH), refused:
+        logits(tiny("llama"), tokens(LENGTH), attention_mask=mask)
 
 
 def test_shifted_positions_are_refused() -> None:
     positions = torch.arange(5, 5 + LENGTH)[None]
-    with apply(tiny("llama"), parse("dca"), LENGTH):
-        with pytest.raises(PatchError, match="not its place"):
-            logits(tiny("llama"), tokens(LENGTH), position_ids=positions)
+    refused = pytest.raises(PatchError, match="not its place")
+    with apply(tiny("llama"), parse("dca"), LENGTH), refused:
+        logits(tiny("llama"), tokens(LENGTH), position_ids=positions)
 
 
 def test_generate_with_a_cache_equals_forwards_without() -> None:

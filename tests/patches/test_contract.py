@@ -1,5 +1,6 @@
 """What every patch of the registry promises, on real models (methods.md, invariants 1, 3, 5, 7)."""
 
+import itertools
 from collections.abc import Iterator
 from functools import cache
 
@@ -23,7 +24,7 @@ def chunked(model, ids, bounds: list[int], **inputs) -> torch.Tensor:
     """Logits of a prefill in pieces through one cache."""
     cache, out = DynamicCache(), []
     with torch.inference_mode():
-        for first, stop in zip(bounds, bounds[1:], strict=False):
+        for first, stop in itertools.pairwise(bounds):
             pieces = {
                 name: x[:, :stop] if name == "attention_mask" else x[:, first:stop]
                 for name, x in inputs.items()
