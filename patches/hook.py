@@ -52,26 +52,13 @@ def banded(plans: list[Plan]) -> AttentionFunction:
             refuse_extras(module, kwargs, attention_mask, dropout)
             pads[:] = left_padding(attention_mask, query.shape[0], key.shape[2])
             check_positions(kwargs.get("position_ids"), pads, first_column)
-        out = torch.zeros_like(query)
-        for pad in sorted(set(pads)):
+        out = torch.empty_like(query)
+        for pad in set(pads):  # queries before position 0 are padding: they see nothing
             rows = [row for row, own in enumerate(pads) if own == pad]
-            everything = len(rows) == len(pads)
-            q, k, v = (x if everything else x[rows] for x in (query, key, value))
-            skipped = max(pad - first_column, 0)  # queries of this call that are padding themselves
-            if skipped >= query.shape[2]:
-                continue
-            part = attend(
-                q[:, :, skipped:],
-                k[:, :, pad:],
-                v[:, :, pad:],
-                plan,
-                scaling=scaling,
-                q_start=first_column + skipped - pad,
-            )
-            if everything and not skipped:
-                out = part
-            else:
-                out[rows, :, skipped:] = part
+            q, k, v = (x if len(rows) == len(pads) else x[rows] for x in (query, key, value))
+            start = first_column - pad
+            k, v = k[:, :, pad:], v[:, :, pad:]
+            out[rows] = attend(q, k, v, plan, scaling=scaling, q_start=start)
         return out.transpose(1, 2).contiguous(), None
 
     return function
