@@ -1,0 +1,34 @@
+# Two commands from a fresh clone: `make demo` and `make test`.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+DEMO_PATCHES ?= none,truncate,pi,ntk,yarn,rerope,rerope+logn,streaming
+DEMO_TASKS ?= ppl,repeat,continuation
+DEMO_LENGTHS ?= 256:2k:x2
+DEMO_N ?= 16
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test check
+
+demo: $(READY)
+	$(RUN) -m harness --model tiny --patch '$(DEMO_PATCHES)' --task '$(DEMO_TASKS)' \
+		--len $(DEMO_LENGTHS) --n $(DEMO_N) --out results/demo \
+		--csv results/demo.csv --figure results/demo.png
+
+test: check
+	$(RUN) -m pytest -q
+
+check: $(READY)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+# torch goes first: the packages after it then keep the build that TORCH names.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet "$(TORCH)"
+	$(RUN) -m pip install --quiet -e '.[dev]'
+	touch $@
