@@ -1,0 +1,1 @@
+"""Measures what length-extrapolation patches do to language models on long inputs."""

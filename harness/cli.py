@@ -1,0 +1,216 @@
+"""The command line: arguments in, one line for each mistake, exit codes. Imports no torch."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import patches
+import tasks
+from harness.errors import HarnessError, ResultsError
+from harness.lengths import parse_length, parse_lengths
+from harness.models import MODELS
+from patches.spec import did_you_mean, split_specs
+
+__all__ = ["main"]
+
+DTYPES = {
+    "auto": "auto",
+    "fp32": "float32",
+    "float32": "float32",
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "fp16": "float16",
+    "float16": "float16",
+}
+INTERRUPTED = 130
+EPILOG = """\
+commands: run (when none is given), list [patches|tasks|models], show NAME, report DIR
+
+examples:
+  python -m harness --model tiny --patch none,pi,ntk,rerope+logn --len 512:8k:x2
+  python -m harness --model llama --patch ntk --len 32k
+  python -m harness --model smollm2 --patch 'yarn(factor={2,4})' --len 16k --data books/
+
+exit codes: 0 all cells done; 2 usage; 3 some cells failed (recorded as rows); 4 model or data not
+available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage.
+
+        Raises:
+            HarnessError: always.
+        """
+        raise HarnessError(f"{message} (python -m harness --help)")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; results go to stdout, the rest to stderr."""
+    try:
+        return _dispatch(list(argv))
+    except HarnessError as error:
+        return _fail(error, error.exit_code)
+    except (patches.PatchError, tasks.TaskError) as error:
+        return _fail(error, HarnessError.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(error: Exception, code: int) -> int:
+    text = "".join(one if one.isprintable() else " " for one in str(error))
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _dispatch(argv: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run,
+        "list": _list,
+        "show": _show,
+        "report": _report,
+    }
+    if not argv or argv[0].startswith("-"):
+        return _run(argv)
+    if argv[0] not in commands:
+        raise HarnessError(
+            f"unknown command '{argv[0]}'; expected one of {', '.join(commands)} or options such "
+            "as --patch ntk (python -m harness --help)"
+        )
+    return commands[argv[0]](argv[1:])
+
+
+def _run_parser() -> Parser:
+    parser = Parser(
+        prog="python -m harness",
+        description="Measure what patches do to a language model on long inputs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="tiny", help="names, paths or hub ids, by comma (default: tiny)")
+    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
+    add("--task", default="ppl", help="specs such as ppl,ppl(protocol=sliding) (default: ppl)")
+    add("--len", help="context lengths: 8192, 32k, 4k,8k, 512:8k:x2 (default: the trained length)")
+    add(
+        "--data", help="FILE.txt, FILE.jsonl, directory or hub data set (default: Python reference)"
+    )
+    add("--n", type=int, default=3, help="documents (default: 3)")
+    add("--seed", type=int, default=0, help="of samples and intervals (default: 0)")
+    add("--dtype", default="auto", help="auto, fp32, bf16 or fp16 (default: auto; fp32 on CPU)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--chunk", help="tokens a prefill forward (default: all in one)")
+    add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
+    add("--csv", type=Path, help="also write this command's rows to a file")
+    add("--figure", type=Path, help="draw value against length as PNG")
+    return parser
+
+
+def _run(argv: list[str]) -> int:
+    options = _run_parser().parse_args(argv)
+    lengths = parse_lengths(options.len) if options.len else None
+    chunk = parse_length(options.chunk, "--chunk") if options.chunk else None
+    if options.n < 1:
+        raise HarnessError(f"--n {options.n}: expected an integer of at least 1")
+    if options.seed < 0:
+        raise HarnessError(f"--seed {options.seed}: expected an integer of at least 0")
+    if options.dtype not in DTYPES:
+        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16")
+    models = tuple(name.strip() for name in options.model.split(",") if name.strip())
+    if not models:
+        raise HarnessError(f"--model '{options.model}': expected names, such as tiny,smollm2")
+    specs, task_specs = split_specs(options.patch), split_specs(options.task)
+    for spec in specs:
+        patches.parse(spec)
+    for spec in task_specs:
+        tasks.parse(spec)
+    for target in filter(None, (options.csv, options.figure)):
+        _check_target(target)
+    if options.figure:
+        from harness.figure import require_matplotlib
+
+        require_matplotlib()
+    from harness import commands
+    from harness.plan import Request
+
+    request = Request(
+        models=models,
+        patches=tuple(specs),
+        tasks=tuple(task_specs),
+        lengths=lengths,
+        data=options.data,
+        n=options.n,
+        seed=options.seed,
+        dtype=DTYPES[options.dtype],
+        device=options.device,
+        chunk=chunk,
+    )
+    return commands.measure(request, options.out, options.csv, options.figure)
+
+
+def _check_target(path: Path) -> None:
+    """Refuse a file that cannot be written before anything is measured."""
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ResultsError(f"{path}: cannot be written; give a file in a directory that can be")
+
+
+def _list(argv: list[str]) -> int:
+    kinds: dict[str, dict[str, str]] = {
+        "patches": {name: f"{one.seam}: {one.summary}" for name, one in patches.PATCHES.items()},
+        "tasks": {name: one.summary for name, one in tasks.TASKS.items()},
+        "models": {name: f"{one.summary} ({one.source})" for name, one in MODELS.items()},
+    }
+    parser = Parser(prog="python -m harness list", description="List what can be named.")
+    parser.add_argument("kind", nargs="?", choices=kinds, help="which (default: all)")
+    chosen = parser.parse_args(argv).kind
+    for kind, names in kinds.items():
+        if chosen in (None, kind):
+            print(f"{kind}:")
+            width = max(map(len, names))
+            print(*(f"  {name:{width}}  {summary}" for name, summary in names.items()), sep="\n")
+    return 0
+
+
+def _show(argv: list[str]) -> int:
+    parser = Parser(prog="python -m harness show", description="Explain a patch, task or model.")
+    parser.add_argument("name", help="see `python -m harness list`")
+    name = parser.parse_args(argv).name
+    texts = []
+    if name in patches.PATCHES:
+        texts.append(patches.describe(name))
+    if name in tasks.TASKS:
+        texts.append(tasks.describe(name))
+    if name in MODELS:
+        texts.append(f"{name}: {MODELS[name].summary}\nsource: {MODELS[name].source}")
+    if not texts:
+        names = [*patches.PATCHES, *tasks.TASKS, *MODELS]
+        raise HarnessError(
+            f"unknown name '{name}'; expected a patch, task or model{did_you_mean(name, names)} "
+            "(python -m harness list)"
+        )
+    print("\n\n".join(texts))
+    return 0
+
+
+def _report(argv: list[str]) -> int:
+    parser = Parser(
+        prog="python -m harness report", description="Table and figure again, from the journal."
+    )
+    parser.add_argument("directory", type=Path, help="the --out of a run")
+    parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
+    parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
+    parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
+    options = parser.parse_args(argv)
+    from harness import commands
+
+    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
+    commands.report(options.directory, metrics, options.csv, options.figure)
+    return 0

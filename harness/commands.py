@@ -1,0 +1,88 @@
+"""What the commands do once their arguments are read; imports torch."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.figure import draw, require_matplotlib
+from harness.plan import Request, plan, resolve_device
+from harness.report import render_tables
+from harness.results import (
+    Journal,
+    Record,
+    read_journal,
+    render_csv,
+    rows_of,
+    write_atomically,
+)
+from harness.run import run
+
+__all__ = ["measure", "report"]
+
+FAILED_CELLS = 3
+TABLE = "results.csv"
+
+
+def measure(request: Request, out: Path, csv: Path | None, figure: Path | None) -> int:
+    """Run what a request lacks, then print its tables; returns the exit code.
+
+    Args:
+        request: what the command line asks for.
+        out: directory of the journal and of results.csv.
+        csv: where to write the rows of this command, besides.
+        figure: where to draw this command's figure.
+
+    Raises:
+        HarnessError: see `plan` and `run`.
+    """
+    device = resolve_device(request.device)
+    with Journal(out) as journal:
+        if journal.torn:
+            print(f"{journal.path}: an unfinished last line was dropped", file=sys.stderr)
+        cells = plan(request, device)
+        print(f"device: {device}", file=sys.stderr)
+
+        def write_table() -> None:
+            write_atomically(out / TABLE, render_csv(rows_of(list(journal.records.values()))))
+
+        records = run(cells, journal, device, write_table)
+        write_table()
+    _outputs(records, (), csv, figure)
+    failed = [record for record in records if record.status != "ok"]
+    if failed:
+        print(f"{len(failed)} of {len(records)} cells failed; see {out / TABLE}", file=sys.stderr)
+    return FAILED_CELLS if failed else 0
+
+
+def report(directory: Path, metrics: Sequence[str], csv: Path | None, figure: Path | None) -> None:
+    """Derive table, CSV and figure again from the journal of a directory.
+
+    Args:
+        directory: the --out of a run.
+        metrics: metrics whose differences to the baselines are shown besides the first.
+        csv: where the rows go; results.csv of the directory if None.
+        figure: where the PNG goes; figure.png of the directory if None and matplotlib is there.
+
+    Raises:
+        ResultsError: no journal there, a corrupt one, or a file cannot be written.
+        HarnessError: a figure was asked for and matplotlib is missing.
+    """
+    records = read_journal(directory)
+    if figure is None:
+        try:
+            require_matplotlib()
+            figure = directory / "figure.png"
+        except HarnessError as error:
+            print(f"no figure: {error}", file=sys.stderr)
+    _outputs(records, metrics, csv or directory / TABLE, figure)
+
+
+def _outputs(
+    records: Sequence[Record], metrics: Sequence[str], csv: Path | None, figure: Path | None
+) -> None:
+    print(render_tables(records, metrics))
+    if csv:
+        write_atomically(csv, render_csv(rows_of(records)))
+    if figure:
+        draw(records, figure)

@@ -1,0 +1,166 @@
+"""Reads tokens with a model: nll of given tokens, and greedy continuation."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harness.cache import make_cache
+from harness.errors import HarnessError, NonFinite
+
+__all__ = ["Engine"]
+
+LOGIT_ROWS = 1024  # most positions whose logits are alive at once
+LOSS_ROWS = 128  # most positions whose float32 log-probabilities are alive at once
+
+
+class Engine:
+    """One model on one device, read in one forward or in chunks through the KV cache."""
+
+    def __init__(self, model: Any, chunk: int | None, device: torch.device) -> None:
+        """Bind a causal language model.
+
+        Args:
+            model: a HuggingFace causal language model in eval mode.
+            chunk: tokens a prefill forward; None reads as much as it can in one.
+            device: where the inputs go.
+
+        Raises:
+            HarnessError: the model cannot compute the logits of selected positions only.
+        """
+        if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+            raise HarnessError(
+                f"{type(model).__name__}: its forward takes no logits_to_keep, so logits of a long "
+                "input would not fit; use a causal language model of transformers that does"
+            )
+        self.model = model
+        self.chunk = chunk
+        self.device = device
+
+    @torch.inference_mode()
+    def score(
+        self, tokens: Sequence[int], score_from: int, keep: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the nll of tokens[score_from:], each given the tokens before it.
+
+        nll(t) = -log softmax(logits(t - 1))[token(t)], log softmax in float32, result in float64.
+
+        Args:
+            tokens: the input and its targets, BOS included if there is one.
+            score_from: index of the first scored token, 1 <= score_from < len(tokens).
+            keep: if given and shorter than `tokens`, every scored token is read in a window of
+                `keep` tokens that ends at most keep // 2 tokens later; each starts at position 0.
+
+        Returns:
+            nll in nats [len(tokens) - score_from], and whether the target is the likeliest token.
+
+        Raises:
+            NonFinite: a scored nll is not a finite number.
+        """
+        if keep is None or keep >= len(tokens):
+            return self._score_window(tokens, score_from, 0)
+        step = max(1, keep // 2)
+        parts = []
+        for start in range(score_from, len(tokens), step):
+            end = min(start + step, len(tokens))
+            first = max(0, min(start - 1, end - keep))
+            parts.append(self._score_window(tokens[first:end], start - first, first))
+        nll, hits = zip(*parts, strict=True)
+        return np.concatenate(nll), np.concatenate(hits)
+
+    @torch.inference_mode()
+    def generate(
+        self, tokens: Sequence[int], max_new_tokens: int, keep: int | None = None
+    ) -> list[int]:
+        """Continue a prompt greedily by exactly `max_new_tokens` tokens; no token ends it early.
+
+        Args:
+            tokens: the prompt.
+            max_new_tokens: tokens to generate.
+            keep: if given, only the newest keep - max_new_tokens tokens of the prompt are read.
+
+        Raises:
+            NonFinite: a logit is not a number, or infinite where the largest is looked for.
+            HarnessError: `keep` leaves no room for a prompt.
+        """
+        if keep is not None:
+            if keep <= max_new_tokens:
+                raise HarnessError(
+                    f"{max_new_tokens} new tokens leave no prompt in a window of {keep}; "
+                    "generate fewer"
+                )
+            tokens = tokens[-(keep - max_new_tokens) :]
+        cache = make_cache(len(tokens) + max_new_tokens)
+        for start, end in _pieces(len(tokens), len(tokens) - 1, self.chunk):
+            logits = self._forward(tokens[start:end], 1, cache)
+        generated: list[int] = []
+        while True:
+            best, token = logits[-1].float().max(dim=-1)
+            if not torch.isfinite(best):
+                position = len(tokens) + len(generated)
+                raise NonFinite(f"logits are not finite at generated position {position}")
+            generated.append(int(token))
+            if len(generated) == max_new_tokens:
+                return generated
+            logits = self._forward(generated[-1:], 1, cache)
+
+    def _score_window(
+        self, tokens: Sequence[int], score_from: int, offset: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        inputs, first_row = tokens[:-1], score_from - 1
+        pieces = list(_pieces(len(inputs), first_row, self.chunk))
+        cache = make_cache(len(inputs)) if len(pieces) > 1 else None
+        nll, hits = [], []
+        for start, end in pieces:
+            rows = end - max(start, first_row)
+            logits = self._forward(inputs[start:end], max(rows, 1), cache)
+            if rows > 0:
+                piece_nll, piece_hits = _losses(logits, tokens[end - rows + 1 : end + 1])
+                nll.append(piece_nll)
+                hits.append(piece_hits)
+        all_nll = np.concatenate(nll)
+        bad = np.flatnonzero(~np.isfinite(all_nll))
+        if bad.size:
+            raise NonFinite(
+                f"nll is {all_nll[bad[0]]} at position {offset + score_from + int(bad[0])}, "
+                f"the first of {bad.size} bad ones; try --dtype fp32"
+            )
+        return all_nll, np.concatenate(hits)
+
+    def _forward(self, tokens: Sequence[int], rows: int, cache: object) -> Tensor:
+        """Return the logits of the last `rows` tokens [rows, vocabulary]."""
+        ids = torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
+        output = self.model(
+            input_ids=ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=rows,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+
+def _pieces(length: int, first_row: int, chunk: int | None) -> Iterator[tuple[int, int]]:
+    """Cut `length` inputs into forwards of at most `chunk` tokens and LOGIT_ROWS scored rows."""
+    start = 0
+    while start < length:
+        end = min(length, max(start, first_row) + LOGIT_ROWS)
+        if chunk is not None:
+            end = min(end, start + chunk)
+        yield start, end
+        start = end
+
+
+def _losses(logits: Tensor, targets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return nll (float64) and hits of as many rows of logits as there are targets."""
+    wanted = torch.tensor(list(targets), dtype=torch.long, device=logits.device)
+    nll, hits = [], []
+    pairs = zip(torch.split(logits, LOSS_ROWS), torch.split(wanted, LOSS_ROWS), strict=True)
+    for rows, target in pairs:
+        nll.append(functional.cross_entropy(rows.float(), target, reduction="none"))
+        hits.append(rows.argmax(dim=-1) == target)
+    return torch.cat(nll).double().cpu().numpy(), torch.cat(hits).cpu().numpy()

@@ -1,0 +1,52 @@
+"""Peak memory of a cell, and what running out of memory looks like."""
+
+import gc
+import resource
+from pathlib import Path
+
+import torch
+
+__all__ = ["free", "is_out_of_memory", "peak_gib", "reset_peak"]
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+CPU_MESSAGE = "DefaultCPUAllocator: can't allocate memory"
+GIB = 1024**3
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception means that memory ran out, on a GPU or in the host's allocator."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and CPU_MESSAGE in str(error))
+
+
+def free(device: torch.device) -> None:
+    """Give unused memory back, so that one cell does not weigh on the next."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin a new peak. Where the kernel does not allow it, a CPU peak covers the whole process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR_REFS.exists():
+        try:
+            CLEAR_REFS.write_text("5")
+        except OSError:  # sandboxes refuse it
+            return
+
+
+def peak_gib(device: torch.device) -> float:
+    """Peak since `reset_peak` in GiB: allocated on CUDA, resident size of the process on CPU.
+
+    Both include the weights; the CPU figure includes Python and its libraries too.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

@@ -1,0 +1,206 @@
+"""What a command line asks for, checked and spelled out as cells before any weights are loaded."""
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import patches
+import tasks
+from harness.checkpoint import ATTENTION, Checkpoint, open_checkpoint
+from harness.errors import HarnessError, Unavailable
+from harness.results import Row, cell_id
+from patches.base import Patch
+from tasks.base import Sample, Task
+from tasks.corpus import Corpus, load
+
+__all__ = ["Cell", "Request", "plan", "resolve_device"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        models: names of models.
+        patches: specs.
+        tasks: specs.
+        lengths: context lengths in tokens; None for the trained length of each model.
+        data: where the documents are; None for the default corpus.
+        n: documents.
+        seed: of samples and intervals.
+        dtype: name of a torch dtype, or auto.
+        device: name of a torch device, or auto.
+        chunk: tokens a prefill forward; None for one forward.
+    """
+
+    models: tuple[str, ...]
+    patches: tuple[str, ...]
+    tasks: tuple[str, ...]
+    lengths: tuple[int, ...] | None
+    data: str | None
+    n: int
+    seed: int
+    dtype: str
+    device: str
+    chunk: int | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a model with a patch on a task at a length.
+
+    Attributes:
+        checkpoint: the model.
+        patch: what is put on it.
+        task: what it is given.
+        samples: the task's samples at this length.
+        template: a row with all settings filled in, and nothing measured.
+        key: every setting that the values depend on.
+    """
+
+    checkpoint: Checkpoint
+    patch: Patch
+    task: Task
+    samples: tuple[Sample, ...]
+    template: Row
+    key: dict[str, Any]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there.
+
+    Raises:
+        HarnessError: another name, or a device that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise HarnessError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise HarnessError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices that "
+            f"torch {torch.__version__} can use; give --device cpu or leave it out"
+        )
+    return torch.device(name)
+
+
+def plan(request: Request, device: torch.device) -> list[Cell]:
+    """Check everything that can be checked without weights, and list the cells in order.
+
+    Raises:
+        PatchError: a patch that cannot be read.
+        TaskError: a task that cannot be read, or data too short for a length.
+        Unavailable: a model or the data is not there.
+    """
+    chosen_patches = [patches.parse(spec) for spec in request.patches]
+    chosen_tasks = [tasks.parse(spec) for spec in request.tasks]
+    try:
+        corpus = load(request.data, request.n)
+    except tasks.TaskError as error:
+        raise Unavailable(str(error)) from None
+    cells = []
+    for name in dict.fromkeys(request.models):
+        checkpoint = open_checkpoint(name)
+        trained_length = checkpoint.original_max_position_embeddings
+        for task in chosen_tasks:
+            for length in request.lengths or (trained_length,):
+                samples = tuple(
+                    task.samples(
+                        corpus.documents, checkpoint.tokenizer, length, trained_length, request.seed
+                    )
+                )
+                made = _Maker(request, device, checkpoint, corpus)
+                cells += [made.cell(task, length, samples, patch) for patch in chosen_patches]
+    return list({cell.template.cell: cell for cell in cells}.values())
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What the cells of one model have in common."""
+
+    request: Request
+    device: torch.device
+    checkpoint: Checkpoint
+    corpus: Corpus
+
+    def cell(self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch) -> Cell:
+        key = self._key(task, length, patch)
+        return Cell(self.checkpoint, patch, task, samples, self._template(key, samples), key)
+
+    def _key(self, task: Task, length: int, patch: Patch) -> dict[str, Any]:
+        checkpoint = self.checkpoint
+        dtype = checkpoint.dtype(self.request.dtype, self.device)
+        return {
+            "model": checkpoint.name,
+            "weights": checkpoint.weights,
+            "config": checkpoint.config_digest,
+            "tokenizer": checkpoint.tokenizer.digest,
+            "patch": str(patch),
+            "task": task.spec,
+            "data_digest": self.corpus.digest,
+            "context_length": length,
+            "n": self.request.n,
+            "seed": self.request.seed,
+            "dtype": str(dtype).removeprefix("torch."),
+            "attention": ATTENTION,
+            "chunk": self.request.chunk,
+            "parallel": "single process",
+        }
+
+    def _template(self, key: dict[str, Any], samples: tuple[Sample, ...]) -> Row:
+        taken = {name: value for name, value in key.items() if name not in ("config", "parallel")}
+        taken["n"] = len({sample.document for sample in samples})
+        return Row(
+            **taken,
+            metric="",
+            value=None,
+            ci_low=None,
+            ci_high=None,
+            status="",
+            seconds=0.0,
+            peak_memory_gib=0.0,
+            position="",
+            better="",
+            data=self.corpus.name,
+            trained_length=self.checkpoint.original_max_position_embeddings,
+            n_scored_tokens=sum(map(_scored_tokens, samples)),
+            metric_detail="",
+            error="",
+            device=_device_name(self.device),
+            versions=_versions(),
+            code=_code(),
+            cell=cell_id(key),
+        )
+
+
+def _scored_tokens(sample: Sample) -> int:
+    return sum(len(one.tokens) - one.score_from for one in sample.passes) + sample.max_new_tokens
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _versions() -> str:
+    return (
+        f"torch {torch.__version__} transformers {transformers.__version__} "
+        f"python {platform.python_version()}"
+    )
+
+
+@cache
+def _code() -> str:
+    """sha256 of the sources of the three packages, 12 hex digits."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for package in ("harness", "patches", "tasks"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

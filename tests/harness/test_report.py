@@ -1,0 +1,64 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.figure import draw
+from harness.report import render_tables
+from harness.results import Record
+from tests.harness.test_results import ROW
+
+
+def measured(patch: str, length: int, nll: list[float], status: str = "ok") -> Record:
+    row = dataclasses.replace(ROW, patch=patch, context_length=length, value=sum(nll) / len(nll))
+    key = {"model": "small", "task": "ppl", "patch": patch, "context_length": length}
+    if status != "ok":
+        failed = dataclasses.replace(row, metric="", value=None, status=status)
+        return Record(key, (failed,), ())
+    samples = [
+        {"id": f"{index}", "document": f"{index}", "scores": [["nll", "", [value, 1.0]]]}
+        for index, value in enumerate(nll)
+    ]
+    return Record(key, (row,), tuple(samples))
+
+
+RECORDS = [
+    measured("none", 64, [1.0, 2.0, 3.0]),
+    measured("ntk", 64, [1.5, 2.5, 3.5]),
+    measured("none", 128, [9.0, 9.0, 9.0]),
+    measured("ntk", 128, [0.0], status="oom"),
+]
+
+
+def line(text: str, title: str, start: str) -> str:
+    return next(one for one in text[text.index(title) :].splitlines() if one.startswith(start))
+
+
+def test_differences_are_paired_and_against_the_same_length() -> None:
+    text = render_tables(RECORDS)
+    assert line(text, "difference to none", "ntk").endswith("+0.500 [+0.500, +0.500]*")
+
+
+def test_a_failed_cell_shows_its_status_in_its_place() -> None:
+    assert line(render_tables(RECORDS), "nll, lower", "ntk").split()[-1] == "oom"
+
+
+def test_samples_that_differ_are_never_paired() -> None:
+    other = measured("ntk", 64, [1.5, 2.5])
+    assert "difference" not in render_tables([RECORDS[0], other])
+
+
+def test_a_figure_is_drawn_with_holes_where_cells_failed(tmp_path: Path) -> None:
+    draw(RECORDS, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_figure_is_drawn_of_nothing(tmp_path: Path) -> None:
+    draw(RECORDS[3:], tmp_path / "figure.png")
+    assert not (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_any_number_of_patches_has_a_style(count: int, tmp_path: Path) -> None:
+    draw([measured(f"p{index}", 64, [1.0]) for index in range(count)], tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()

@@ -1,0 +1,290 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness import run as run_module
+from harness.cli import main
+from harness.plan import Request, plan
+from harness.results import read_journal
+from tests.harness.conftest import save
+
+CPU = torch.device("cpu")
+
+
+def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
+    fixed = ["--model", str(model), "--data", str(data), "--out", str(out), "--device", "cpu"]
+    return [*fixed, "--len", "64,128", "--patch", "none,truncate", *more]
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def request(model: Path, data: Path, **changes: object) -> Request:
+    values: dict[str, object] = {
+        "models": (str(model),),
+        "patches": ("none",),
+        "tasks": ("ppl",),
+        "lengths": (128,),
+        "data": str(data),
+        "n": 3,
+        "seed": 0,
+        "dtype": "auto",
+        "device": "cpu",
+        "chunk": None,
+    }
+    return Request(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_run_gives_rows_a_table_and_a_figure(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, png, copy = tmp_path / "out", tmp_path / "a" / "f.png", tmp_path / "a" / "copy.csv"
+    tasks = "ppl,ppl(protocol=by-position),continuation"
+    more = ["--task", tasks, "--figure", str(png), "--csv", str(copy)]
+    assert main(command(checkpoint, data, out, *more)) == 0
+    rows = table(out)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["metric"] for row in rows} >= {"nll", "ppl"}
+    assert {row["patch"] for row in rows} == {"none", "truncate"}
+    assert {row["attention"] for row in rows} == {"sdpa"}
+    assert all(float(row["peak_memory_gib"]) > 0 for row in rows)
+    last = [row for row in rows if row["task"] == "ppl" and row["metric"] == "nll"]
+    assert [row["n_scored_tokens"] for row in last] == ["96"] * 4  # 3 documents x 64 / 2 tokens
+    assert [row["n"] for row in last] == ["3"] * 4
+    assert copy.read_bytes() == (out / "results.csv").read_bytes()
+    assert png.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "nll: difference to none" in printed
+    assert "nll: difference to truncate" in printed
+
+
+def test_truncate_at_the_trained_length_changes_nothing(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    assert main(command(checkpoint, data, tmp_path)) == 0
+    values = {
+        (row["patch"], row["context_length"]): row["value"]
+        for row in table(tmp_path)
+        if row["metric"] == "nll"
+    }
+    assert values["none", "64"] == values["truncate", "64"] == values["truncate", "128"]
+    assert values["none", "128"] != values["truncate", "128"]
+
+
+def test_the_same_command_again_runs_nothing(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(checkpoint, data, tmp_path)
+    assert main(arguments) == 0
+    before = [(tmp_path / name).read_bytes() for name in ("journal.jsonl", "results.csv")]
+    first = capsys.readouterr().out
+    assert main(arguments) == 0
+    assert [(tmp_path / name).read_bytes() for name in ("journal.jsonl", "results.csv")] == before
+    captured = capsys.readouterr()
+    assert "4 of 4 cells are in" in captured.err
+    assert captured.out == first
+
+
+def test_one_more_patch_runs_the_missing_cells_only(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(checkpoint, data, tmp_path)) == 0
+    assert main(command(checkpoint, data, tmp_path, "--patch", "none,truncate,ntk")) == 0
+    assert "4 of 6 cells are in" in capsys.readouterr().err
+    assert len(read_journal(tmp_path)) == 6
+
+
+def test_a_report_from_the_journal_equals_the_run(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(checkpoint, data, tmp_path)) == 0
+    printed, stored = capsys.readouterr().out, (tmp_path / "results.csv").read_bytes()
+    (tmp_path / "results.csv").unlink()
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == printed
+    assert (tmp_path / "results.csv").read_bytes() == stored
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_corrupt_results_end_in_exit_code_6(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(checkpoint, data, tmp_path)
+    assert main(arguments) == 0
+    path = tmp_path / "journal.jsonl"
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(arguments) == 6
+    assert "journal.jsonl:1: the line does not match its checksum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patches": ("ntk",)},
+        {"patches": ("ntk(factor=8)",)},
+        {"tasks": ("repeat",)},
+        {"lengths": (120,)},
+        {"n": 2},
+        {"seed": 1},
+        {"dtype": "bfloat16"},
+        {"chunk": 32},
+    ],
+)
+def test_every_setting_is_in_the_key(
+    checkpoint: Path, data: Path, changes: dict[str, object]
+) -> None:
+    plain = plan(request(checkpoint, data), CPU)
+    changed = plan(request(checkpoint, data, **changes), CPU)
+    assert not {cell.template.cell for cell in plain} & {cell.template.cell for cell in changed}
+
+
+def test_weights_config_tokenizer_and_data_are_in_the_key(tmp_path: Path, data: Path) -> None:
+    model = tmp_path / "model"
+    seen = set()
+
+    def note() -> None:
+        seen.add(plan(request(model, data), CPU)[0].template.cell)
+
+    save(model, seed=0)
+    note()
+    note()
+    assert len(seen) == 1
+    save(model, seed=1)
+    note()
+    config = json.loads((model / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 5e5
+    (model / "config.json").write_text(json.dumps(config))
+    note()
+    rules = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = rules["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (model / "tokenizer.json").write_text(json.dumps(rules))
+    note()
+    (data / "0.txt").write_text((data / "0.txt").read_text().replace("alpha", "alphb"))
+    note()
+    assert len(seen) == 5
+
+
+def test_nan_weights_give_a_row_and_exit_code_3_and_are_tried_again(
+    own_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    path = own_checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert main(command(own_checkpoint, data, out)) == 3
+    rows = table(out)
+    assert [row["status"] for row in rows] == ["nan"] * 4
+    assert [row["value"] for row in rows] == [""] * 4
+    assert "at position" in rows[0]["error"]
+    assert len((out / "journal.jsonl").read_bytes().splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: tried 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_a_cell_out_of_memory_does_not_stop_the_others(
+    problem: BaseException,
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score = run_module.Engine.score
+
+    def fail(self: object, tokens: object, score_from: int, keep: int | None = None) -> object:
+        if keep is None and len(tokens) == 128:  # type: ignore[arg-type]
+            raise problem
+        return score(self, tokens, score_from, keep)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_module.Engine, "score", fail)
+    assert main(command(checkpoint, data, tmp_path)) == 3
+    found = {(row["patch"], row["context_length"]): row["status"] for row in table(tmp_path)}
+    assert found["none", "128"] == "oom"
+    assert sorted(found.values()) == ["ok", "ok", "ok", "oom"]
+
+
+def test_another_exception_of_torch_is_not_taken_for_oom(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(run_module.Engine, "score", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(command(checkpoint, data, tmp_path))
+
+
+def test_ctrl_c_ends_with_130_and_an_intact_journal(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, calls = run_module.Engine.score, []
+
+    def interrupted(self: object, *args: object) -> object:
+        calls.append(args)
+        if len(calls) == 5:  # in the middle of the second cell
+            raise KeyboardInterrupt
+        return score(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module.Engine, "score", interrupted)
+        assert main(command(checkpoint, data, tmp_path)) == 130
+    assert len(read_journal(tmp_path)) == 1
+    assert main(command(checkpoint, data, tmp_path)) == 0
+    assert len(read_journal(tmp_path)) == 4
+
+
+def test_kill_9_in_a_run_resumes_to_the_same_numbers(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    many = ["--len", "64,96,128,160"]
+    assert main(command(checkpoint, data, whole, *many)) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *command(checkpoint, data, killed, *many)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = killed / "journal.jsonl"
+    while process.poll() is None and (not journal.exists() or b"\n" not in journal.read_bytes()):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(command(checkpoint, data, killed, *many)) == 0
+
+    def numbers(out: Path) -> list[tuple[str, str]]:
+        return [(row["cell"], row["value"]) for row in table(out)]
+
+    assert numbers(killed) == numbers(whole)
+
+
+def test_a_real_allocation_failure_is_oom() -> None:
+    code = (
+        "import resource, torch\n"
+        "from harness.memory import is_out_of_memory\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
+        "try:\n    torch.empty(1 << 40)\n"
+        "except RuntimeError as error:\n    assert is_out_of_memory(error), error\n"
+        "else:\n    raise SystemExit('allocated')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
