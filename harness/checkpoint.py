@@ -34,14 +34,18 @@ class TextTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         """Wrap a tokenizer; BOS counts only if the tokenizer puts it in front by default."""
         self._tokenizer = tokenizer
+        self._ids: dict[str, list[int]] = {}
         default = tokenizer("x").input_ids
         bos = tokenizer.bos_token_id
         self.bos_id: int | None = bos if bos is not None and default[:1] == [bos] else None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        return ids
+        if text not in self._ids:  # a grid asks for the same documents at every length
+            self._ids[text] = self._tokenizer(
+                text, add_special_tokens=False, verbose=False
+            ).input_ids
+        return self._ids[text]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included, as they are."""

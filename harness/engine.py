@@ -21,13 +21,16 @@ LOSS_ROWS = 128  # most positions whose float32 log-probabilities are alive at o
 class Engine:
     """One model on one device, read in one forward or in chunks through the KV cache."""
 
-    def __init__(self, model: Any, chunk: int | None, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, chunk: int | None, device: torch.device, bos_id: int | None = None
+    ) -> None:
         """Bind a causal language model.
 
         Args:
             model: a HuggingFace causal language model in eval mode.
             chunk: tokens a prefill forward; None reads as much as it can in one.
             device: where the inputs go.
+            bos_id: a first token that stays in front of an input cut to its newest tokens.
 
         Raises:
             HarnessError: the model cannot compute the logits of selected positions only.
@@ -40,6 +43,7 @@ class Engine:
         self.model = model
         self.chunk = chunk
         self.device = device
+        self.bos_id = bos_id
 
     @torch.inference_mode()
     def score(
@@ -53,7 +57,8 @@ class Engine:
             tokens: the input and its targets, BOS included if there is one.
             score_from: index of the first scored token, 1 <= score_from < len(tokens).
             keep: if given and shorter than `tokens`, every scored token is read in a window of
-                `keep` tokens that ends at most keep // 2 tokens later; each starts at position 0.
+                `keep` tokens, BOS included, that ends at most keep // 2 tokens later; each starts
+                at position 0.
 
         Returns:
             nll in nats [len(tokens) - score_from], and whether the target is the likeliest token.
@@ -63,12 +68,13 @@ class Engine:
         """
         if keep is None or keep >= len(tokens):
             return self._score_window(tokens, score_from, 0)
-        step = max(1, keep // 2)
+        head, step = self._head(tokens), max(1, keep // 2)
         parts = []
         for start in range(score_from, len(tokens), step):
             end = min(start + step, len(tokens))
-            first = max(0, min(start - 1, end - keep))
-            parts.append(self._score_window(tokens[first:end], start - first, first))
+            first = max(len(head), min(start - 1, end - keep + len(head)))
+            window, skipped = [*head, *tokens[first:end]], first - len(head)
+            parts.append(self._score_window(window, start - skipped, skipped))
         nll, hits = zip(*parts, strict=True)
         return np.concatenate(nll), np.concatenate(hits)
 
@@ -81,19 +87,22 @@ class Engine:
         Args:
             tokens: the prompt.
             max_new_tokens: tokens to generate.
-            keep: if given, only the newest keep - max_new_tokens tokens of the prompt are read.
+            keep: if given, only the newest keep - max_new_tokens tokens of the prompt are read,
+                BOS among them.
 
         Raises:
             NonFinite: a logit is not a number, or infinite where the largest is looked for.
             HarnessError: `keep` leaves no room for a prompt.
         """
         if keep is not None:
-            if keep <= max_new_tokens:
+            head = self._head(tokens)
+            room = keep - max_new_tokens - len(head)
+            if room < 1:
                 raise HarnessError(
                     f"{max_new_tokens} new tokens leave no prompt in a window of {keep}; "
                     "generate fewer"
                 )
-            tokens = tokens[-(keep - max_new_tokens) :]
+            tokens = [*head, *tokens[len(head) :][-room:]]
         cache = make_cache(len(tokens) + max_new_tokens)
         for start, end in _pieces(len(tokens), len(tokens) - 1, self.chunk):
             logits = self._forward(tokens[start:end], 1, cache)
@@ -107,6 +116,10 @@ class Engine:
             if len(generated) == max_new_tokens:
                 return generated
             logits = self._forward(generated[-1:], 1, cache)
+
+    def _head(self, tokens: Sequence[int]) -> list[int]:
+        """The BOS that an input begins with, if it does."""
+        return [self.bos_id] if self.bos_id is not None and tokens[0] == self.bos_id else []
 
     def _score_window(
         self, tokens: Sequence[int], score_from: int, offset: int

@@ -54,7 +54,7 @@ def run(
             batch = list(group)
             checkpoint, row = batch[0].checkpoint, batch[0].template
             model = checkpoint.load(getattr(torch, row.dtype), device)
-            engine = Engine(model, row.chunk, device)
+            engine = Engine(model, row.chunk, device, checkpoint.tokenizer.bos_id)
             for cell in batch:
                 bar.set_description(_label(cell))
                 record = _Measurement(cell, engine, bar).record()

@@ -48,6 +48,15 @@ def test_keep_gives_each_scored_token_at_most_keep_tokens(chunk: int | None) -> 
     np.testing.assert_allclose(nll, np.concatenate(expected), atol=2e-5)
 
 
+def test_keep_leaves_bos_in_front_of_the_newest_tokens() -> None:
+    model = make_model()
+    engine = Engine(model, None, CPU, bos_id=TOKENS[0])
+    nll, _ = engine.score(TOKENS, len(TOKENS) - 6, keep=16)
+    short = [TOKENS[0], *TOKENS[-15:]]
+    np.testing.assert_allclose(nll, engine.score(short, 10)[0], atol=1e-5)
+    assert engine.generate(TOKENS, 4, keep=16) == engine.generate([TOKENS[0], *TOKENS[-11:]], 4)
+
+
 def test_keep_as_long_as_the_input_changes_nothing() -> None:
     engine = Engine(make_model(), None, CPU)
     plain, kept = engine.score(TOKENS, 50), engine.score(TOKENS, 50, keep=len(TOKENS))

@@ -187,7 +187,7 @@ def test_nan_weights_give_a_row_and_exit_code_3_and_are_tried_again(
     save_file(tensors, path, metadata={"format": "pt"})
     out = tmp_path / "out"
     for _ in range(2):
-        assert main(command(own_checkpoint, data, out)) == 3
+        assert main(command(own_checkpoint, data, out, "--patch", "none,dca")) == 3
     rows = table(out)
     assert [row["status"] for row in rows] == ["nan"] * 4
     assert [row["value"] for row in rows] == [""] * 4
