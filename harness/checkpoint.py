@@ -20,6 +20,7 @@ from transformers.utils import logging
 from harness.errors import DoesNotFit, Unavailable
 from harness.memory import is_out_of_memory
 from harness.models import Files, digest_of, find, open_gguf
+from patches.apply import trained_length
 
 __all__ = ["ATTENTION", "Checkpoint", "TextTokenizer", "cache_directory", "open_checkpoint"]
 
@@ -82,9 +83,7 @@ class Checkpoint:
     @property
     def original_max_position_embeddings(self) -> int:
         """Length the model was trained at, in tokens."""
-        rope = getattr(self.config, "rope_parameters", None) or {}
-        original = rope.get("original_max_position_embeddings")
-        return int(original or self.config.max_position_embeddings)
+        return trained_length(self.config)
 
     def dtype(self, wanted: str, device: torch.device) -> torch.dtype:
         """Resolve `auto`: float32 on CPU, else the checkpoint's, bfloat16 where it names none."""

@@ -21,6 +21,8 @@ from tasks.corpus import Corpus, load
 
 __all__ = ["Cell", "Request", "plan", "resolve_device"]
 
+NOT_COLUMNS = ("config", "parallel", "device")  # parts of the key that a row has not, or in words
+
 
 @dataclass(frozen=True)
 class Request:
@@ -152,10 +154,11 @@ class _Maker:
             "attention": ATTENTION,
             "chunk": self.request.chunk,
             "parallel": "single process",
+            "device": self.device.type,
         }
 
     def _template(self, key: dict[str, Any], samples: tuple[Sample, ...]) -> Row:
-        taken = {name: value for name, value in key.items() if name not in ("config", "parallel")}
+        taken = {name: value for name, value in key.items() if name not in NOT_COLUMNS}
         taken["n"] = len({sample.document for sample in samples})
         return Row(
             **taken,
@@ -181,7 +184,7 @@ class _Maker:
 
 
 def _scored_tokens(sample: Sample) -> int:
-    return sum(len(one.tokens) - one.score_from for one in sample.passes) + sample.max_new_tokens
+    return sum(len(one.tokens) - one.score_from for one in sample.passes)
 
 
 def _device_name(device: torch.device) -> str:

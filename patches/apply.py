@@ -19,14 +19,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_atten
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from patches.base import Extent, Patch, PatchError, Plan, Rope
-from patches.hook import AttentionFunction, banded, scaled
+from patches.base import Extent, Patch, PatchError, Plan, QueryScale, Rope
+from patches.checks import IDENTITY_TOKENS, check_layers, compare, few_logits, name_of, notes
+from patches.hook import AttentionFunction, Columns, banded, scaled
 
 __all__ = ["Applied", "apply", "check_identity", "trained_length"]
 
-IDENTITY_TOKENS = 24
-IDENTITY_TOLERANCE = 1e-4
 UNBOUNDED_WINDOW = 1 << 30
+PATCHED = "patched"  # rope_type while a patch is on
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
@@ -45,11 +45,11 @@ class Applied:
     notes: tuple[str, ...] = ()
 
 
-def trained_length(model: PreTrainedModel) -> int:
-    """Tokens the model was trained at: original_max_position_embeddings, else the maximum."""
-    parameters = getattr(model.config, "rope_parameters", None) or {}
+def trained_length(config: Any) -> int:
+    """Tokens a model was trained at: original_max_position_embeddings, else the maximum."""
+    parameters = getattr(config, "rope_parameters", None) or {}
     original = parameters.get("original_max_position_embeddings")
-    return int(original or model.config.max_position_embeddings)
+    return int(original or config.max_position_embeddings)
 
 
 @contextmanager
@@ -62,9 +62,10 @@ def apply(model: PreTrainedModel, patch: Patch, context_length: int) -> Iterator
         context_length: whole token budget that length-dependent values are derived from.
 
     Raises:
-        PatchError: the model is not supported, or a layer range misses its layers.
+        PatchError: the model is not supported or already patched, or a layer range misses its
+            layers.
     """
-    extent = Extent(context_length, trained_length(model), head_dim(model))
+    extent = Extent(context_length, trained_length(model.config), head_dim(model))
     native = str(model.config._attn_implementation)
     keep = patch.keep(extent) if patch.keep else None
     if not patch.parts or keep is not None:
@@ -74,39 +75,22 @@ def apply(model: PreTrainedModel, patch: Patch, context_length: int) -> Iterator
     check_layers(patch, extent, layers)
     rotary = rotary_embedding(model)
     rope = shipped_rope(rotary, extent)
-    window = native_window(model, extent)
-    remarks = notes(patch)
-    if window is not None:
-        remarks += (f"the model's own window of {window} tokens is off under '{patch}'",)
-    with ExitStack() as stack:
-        stack.enter_context(unwindowed(model))
-        if patch.maps_attention:
+    plans = [patch.resolve(rope, extent, layer) for layer in range(layers)]
+    scale = plans[0].query_scale
+    remarks = notes(patch, extent, rope, plans[0].rope, native_window(model, extent))
+    with unwindowed(model):
+        if patch.maps_attention or (scale and native not in ALL_ATTENTION_FUNCTIONS):
             check_identity(model)
-            plans = [patch.resolve(rope, extent, layer) for layer in range(layers)]
-            stack.enter_context(hooked(model, rotary, rope, plans))
-            yield Applied("blockwise", notes=remarks)
+            with hooked(model, rotary, rope, banded(plans)):
+                yield Applied("blockwise", notes=remarks)
             return
-        plan = patch.resolve(rope, extent)
         check_frequencies(model)
-        if plan.query_scale is not None:
-            check_identity(model)
-            function = scaled(plan.query_scale, ALL_ATTENTION_FUNCTIONS[native])
-            stack.enter_context(attention_function(model, function, native))
-        stack.enter_context(frequencies(rotary, plan.rope))
-        yield Applied(native + ("+scale" if plan.query_scale else ""), notes=remarks)
-
-
-def notes(patch: Patch) -> tuple[str, ...]:
-    """Warn of two scales on the logits, which is legal but rarely meant."""
-    names = [spec.partition("(")[0] for _, spec in patch.parts]
-    scales = [spec for seam, spec in patch.parts if seam == "3"]
-    if "yarn" in names and scales and "attention_factor" not in str(patch):
-        return (
-            f"'{patch}' scales the logits twice; yarn(attention_factor=1) keeps {scales[0]} alone",
-        )
-    if len(scales) > 1:
-        return (f"'{patch}' scales the logits by {' and '.join(scales)}",)
-    return ()
+        with ExitStack() as stack:
+            if scale is not None:
+                check_scale(model, native)
+                stack.enter_context(scaled_attention(model, scale, native))
+            stack.enter_context(frequencies(rotary, plans[0].rope))
+            yield Applied(native + ("+scale" if scale else ""), notes=remarks)
 
 
 def check_identity(model: PreTrainedModel) -> float:
@@ -119,22 +103,17 @@ def check_identity(model: PreTrainedModel) -> float:
             logit in half precision), or the model lacks what the hook needs.
     """
     rotary = rotary_embedding(model)
-    rope = shipped_rope(rotary, Extent(IDENTITY_TOKENS, trained_length(model), head_dim(model)))
-    plans = [Plan(rope)] * int(model.config.num_hidden_layers)
+    extent = Extent(IDENTITY_TOKENS, trained_length(model.config), head_dim(model))
+    rope = shipped_rope(rotary, extent)
+    function = banded([Plan(rope)] * int(model.config.num_hidden_layers))
     with unwindowed(model):
-        plain = few_logits(model)
-        if not plain.isfinite().all():  # nothing to compare; whoever reads the logits will see it
-            return float("nan")
-        with hooked(model, rotary, rope, plans):
-            difference = float((few_logits(model) - plain).abs().max())
-    half = model.dtype in (torch.float16, torch.bfloat16)
-    limit = 0.03 * max(float(plain.abs().max()), 1.0) if half else IDENTITY_TOLERANCE
-    if not difference <= limit:
-        raise PatchError(
-            f"{name_of(model)}: patched attention differs from the original by {difference:.1e} "
-            f"with no patch applied (at most {limit:.0e}); model not supported"
-        )
-    return difference
+        return compare(model, function, lambda counted: hooked(model, rotary, rope, counted))
+
+
+def check_scale(model: PreTrainedModel, native: str) -> float:
+    """Measure that scaling queries by 1 equals the untouched model, as `check_identity`."""
+    function = scaled(torch.ones_like, ALL_ATTENTION_FUNCTIONS[native], Columns())
+    return compare(model, function, lambda counted: attention_function(model, counted, native))
 
 
 def check_frequencies(model: PreTrainedModel) -> None:
@@ -153,37 +132,12 @@ def check_frequencies(model: PreTrainedModel) -> None:
             )
 
 
-def few_logits(model: PreTrainedModel) -> Tensor:
-    """Logits of a few fixed tokens in fp32 [1, tokens, vocabulary]."""
-    size = int(model.config.get_text_config().vocab_size)
-    ids = torch.arange(1, IDENTITY_TOKENS + 1, device=model.device)[None] * 7919 % size
-    with torch.inference_mode():
-        logits: Tensor = model(ids, use_cache=False).logits
-    return logits.float()
-
-
-def name_of(model: PreTrainedModel) -> str:
-    """The model's type, for messages."""
-    return str(model.config.model_type)
-
-
 def head_dim(model: PreTrainedModel) -> int:
     """Size of one attention head."""
     config = model.config
     return int(
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
-
-
-def check_layers(patch: Patch, extent: Extent, layers: int) -> None:
-    """Refuse a window on layers that the model does not have."""
-    for rule in patch.visible:
-        first, stop = rule(extent).layers
-        if (stop or 0) > layers or first >= layers:
-            raise PatchError(
-                f"'{patch}': layers={first}:{stop} but the model has {layers} layers; "
-                f"expected a range within 0:{layers}"
-            )
 
 
 def rotary_embedding(model: PreTrainedModel) -> Any:
@@ -229,12 +183,18 @@ def native_window(model: PreTrainedModel, extent: Extent) -> int | None:
 
 @contextmanager
 def frequencies(rotary: Any, rope: Rope) -> Iterator[None]:
-    """Let the rotary embedding use these frequencies, whatever its type recomputes."""
+    """Let the rotary embedding use these frequencies, whatever its type recomputes.
+
+    Raises:
+        PatchError: it already has frequencies that are not its own.
+    """
+    if rotary.rope_type == PATCHED:
+        raise PatchError("the model already has a patch on; compose patches with '+' instead")
     saved = {name: getattr(rotary, name) for name in ("inv_freq", "attention_scaling", "rope_type")}
     with settings(rotary, saved):
         rotary.inv_freq = rope.inv_freq.to(rotary.inv_freq)
         rotary.attention_scaling = rope.attention_factor
-        rotary.rope_type = "default"
+        rotary.rope_type = PATCHED
         yield
 
 
@@ -260,23 +220,42 @@ def unwindowed(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(model: PreTrainedModel, rotary: Any, rope: Rope, plans: list[Plan]) -> Iterator[None]:
-    """Rotate at attention time, by one plan a layer."""
+def hooked(
+    model: PreTrainedModel, rotary: Any, rope: Rope, function: AttentionFunction
+) -> Iterator[None]:
+    """Let an attention function rotate queries and keys; the model itself does not."""
     still = Rope(torch.zeros_like(rope.inv_freq), 1.0, rope.theta)
-    with frequencies(rotary, still), attention_function(model, banded(plans), None):
+    with frequencies(rotary, still), attention_function(model, function):
+        yield
+
+
+@contextmanager
+def scaled_attention(
+    model: PreTrainedModel, query_scale: QueryScale, native: str
+) -> Iterator[None]:
+    """Multiply queries by a scale of their real positions before the native attention."""
+    columns = Columns()
+    function = scaled(query_scale, ALL_ATTENTION_FUNCTIONS[native], columns)
+    with attention_function(model, function, native, columns):
         yield
 
 
 @contextmanager
 def attention_function(
-    model: PreTrainedModel, function: AttentionFunction, native: str | None
+    model: PreTrainedModel,
+    function: AttentionFunction,
+    native: str | None = None,
+    columns: Columns | None = None,
 ) -> Iterator[None]:
-    """Register a function for this model alone, with the masks of `native` or padding masks."""
+    """Register a function for this model alone, with the masks of `native` or padding masks.
+
+    `columns`, if given, is told the padding of every forward.
+    """
     name = f"length_extrapolation_{uuid.uuid4().hex}"
     before = model.config._attn_implementation
     mask = ALL_MASK_ATTENTION_FUNCTIONS[native] if native else flash_attention_mask
     AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, mask)
+    AttentionMaskInterface.register(name, columns.watch(mask) if columns else mask)
     try:
         model.set_attn_implementation(name)
         yield

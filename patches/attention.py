@@ -19,6 +19,8 @@ from patches.kernels import fused_attention
 
 __all__ = ["attend", "partial_attention", "rotate"]
 
+MAX_BLOCKS = 4096  # folded into one call; CUDA grids end at 65,535
+
 
 def rotate(x: Tensor, positions: Tensor, rope: Rope) -> Tensor:
     """Rotate the first rotary_dim channels of x by its positions (pairs d, d + rotary_dim/2).
@@ -86,13 +88,23 @@ def calls(region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int) 
         start_moves, stop_moves = start_b > start_a, stop_b > stop_a
         width = stop_a - start_a
         if start_moves and stop_moves and stop - first > width:
-            count, rest = divmod(stop - first, width)
-            yield from piece(first, width, start_a, stop_a, (True, True), count)
-            if rest:
-                done = count * width
-                yield from piece(first + done, rest, start_a + done, stop_a + done, (True, True), 1)
+            most = width * MAX_BLOCKS
+            for done in range(0, stop - first, most):
+                rows = min(stop - first - done, most)
+                yield from blocks_of(first + done, rows, start_a + done, stop_a + done)
         else:
             yield from piece(first, stop - first, start_a, stop_a, (start_moves, stop_moves), 1)
+
+
+def blocks_of(first: int, rows: int, start: int, stop: int) -> Iterator[Call]:
+    """Calls for queries whose keys [start, stop) move along: whole blocks, then the rest."""
+    width = stop - start
+    count, rest = divmod(rows, width)
+    if count:
+        yield from piece(first, width, start, stop, (True, True), count)
+    if rest:
+        done = count * width
+        yield from piece(first + done, rest, start + done, stop + done, (True, True), 1)
 
 
 def piece(

@@ -5,7 +5,7 @@ logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with query i and ke
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -208,7 +208,6 @@ class Patch:
     visible: tuple[VisibleRule, ...] = ()
     sinks: int = 0
     keep: Callable[[Extent], int] | None = None
-    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         """Canonical spec, `none` for the baseline."""
@@ -239,7 +238,6 @@ class Patch:
             visible=self.visible + other.visible,
             sinks=max(self.sinks, other.sinks),
             keep=self.keep or other.keep,
-            remarks=self.remarks + other.remarks,
         )
 
     @property

@@ -10,21 +10,44 @@ from patches.attention import attend
 from patches.base import Plan, QueryScale
 from patches.spec import PatchError
 
-__all__ = ["AttentionFunction", "banded", "scaled"]
+__all__ = ["AttentionFunction", "Columns", "banded", "scaled"]
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]
 
 
-def scaled(query_scale: QueryScale, native: AttentionFunction) -> AttentionFunction:
+class Columns:
+    """Real positions of the key columns of the forward under way, padding left out."""
+
+    def __init__(self) -> None:
+        """No padding until a mask tells of some."""
+        self.positions: Tensor | None = None  # [batch, kv_len]
+
+    def watch(self, mask: Callable[..., Any]) -> Callable[..., Any]:
+        """The mask function, its padding mask noted on the way."""
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            padding = kwargs.get("attention_mask")
+            self.positions = None if padding is None else (padding.cumsum(-1) - 1).clamp(min=0)
+            return mask(*args, **kwargs)
+
+        return function
+
+    def of_queries(self, q_len: int, kv_len: int, device: torch.device) -> Tensor:
+        """Positions of the newest columns [batch or 1, q_len]."""
+        if self.positions is None:
+            return torch.arange(kv_len - q_len, kv_len, device=device)[None]
+        return self.positions[:, kv_len - q_len : kv_len]
+
+
+def scaled(
+    query_scale: QueryScale, native: AttentionFunction, columns: Columns
+) -> AttentionFunction:
     """The native attention on queries times the query scale."""
 
     def function(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        positions = kwargs.get("position_ids")
-        if positions is None:
-            kv_len = key.shape[2]
-            positions = torch.arange(kv_len - query.shape[2], kv_len, device=key.device)[None]
+        positions = columns.of_queries(query.shape[2], key.shape[2], query.device)
         scale = query_scale(positions).to(query.dtype)[:, None, :, None]  # [batch, 1, q_len, 1]
         return native(module, query * scale, key, value, *args, **kwargs)
 
@@ -33,7 +56,6 @@ def scaled(query_scale: QueryScale, native: AttentionFunction) -> AttentionFunct
 
 def banded(plans: list[Plan]) -> AttentionFunction:
     """Attention by the plan of each layer, for any left padding."""
-    pads: list[int] = []
 
     def function(
         module: Any,
@@ -45,12 +67,12 @@ def banded(plans: list[Plan]) -> AttentionFunction:
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
+        refuse_extras(module, kwargs, attention_mask, dropout)
         plan = plans[module.layer_idx]
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         first_column = key.shape[2] - query.shape[2]
-        if module.layer_idx == 0:  # once a forward: reading them waits for the device
-            refuse_extras(module, kwargs, attention_mask, dropout)
-            pads[:] = left_padding(attention_mask, query.shape[0], key.shape[2])
+        pads = left_padding(attention_mask, query.shape[0], key.shape[2])
+        if module.layer_idx == 0:  # reading positions waits for the device: once a forward
             check_positions(kwargs.get("position_ids"), pads, first_column)
         out = torch.empty_like(query)
         for pad in set(pads):  # queries before position 0 are padding: they see nothing

@@ -30,7 +30,8 @@ def fused_attention(
     if query.device.type == "cpu":
         return cpu_flash(query, key, value, is_causal, scaling)
     if query.device.type == "cuda":
-        if query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256:
+        half = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256
+        if half and torch.cuda.get_device_capability(query.device) >= (8, 0):
             return cuda_flash(query, key, value, is_causal, scaling)
         return cuda_efficient(query, key, value, is_causal, scaling)
     raise PatchError(

@@ -17,7 +17,7 @@ class Parameter:
     """One parameter of a method.
 
     Attributes:
-        kind: int, float, bool, "layers" or a tuple of words.
+        kind: int, float, "layers" or a tuple of words.
         default: what its absence means, in words or as the value.
         low: smallest accepted value; `above` excludes the bound itself.
     """

@@ -45,12 +45,12 @@ def aware_ratio(rope: Rope, factor: float) -> float:
 
 
 def ntk_old(factor: float | None = None) -> Patch:
-    """Theta' = theta * s."""
+    """New base: theta' = theta * s."""
     return scaled_by(rebased, factor)
 
 
 def ntk(factor: float | None = None) -> Patch:
-    """Theta' = theta * s^(D/(D-2)): the last pair is slowed by exactly s."""
+    """New base: theta' = theta * s^(D/(D-2)): the last pair is slowed by exactly s."""
     return scaled_by(lambda rope, s: rebased(rope, aware_ratio(rope, s)), factor)
 
 
@@ -74,7 +74,7 @@ def ntk_mixed(
 
 
 def ntk_dynamic(factor: float = 1.0) -> Patch:
-    """Theta' = theta * (f L / L_train - (f - 1))^(D/(D-2)), L the cell's context length."""
+    """New base: theta' = theta (f L/L_train - (f - 1))^(D/(D-2)), L the context length."""
 
     def rope(rope: Rope, extent: Extent) -> Rope:
         ratio = factor * extent.factor - (factor - 1)

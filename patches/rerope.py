@@ -14,7 +14,7 @@ def near_and_far(window: int, far: Band) -> tuple[Band, Band]:
 
 
 def rerope(window: int | None = None) -> Patch:
-    """Rel = min(i - j, window)."""
+    """Clip distances: rel = min(i - j, window)."""
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         w = window or max(1, extent.original_max_position_embeddings // 4)
@@ -25,7 +25,7 @@ def rerope(window: int | None = None) -> Patch:
 
 
 def leaky_rerope(window: int | None = None, k: float | None = None) -> Patch:
-    """Rel = i - j below the window, window + (i - j - window) / k beyond."""
+    """Slow far distances: rel = i - j below the window, window + (i - j - window) / k beyond."""
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         trained = extent.original_max_position_embeddings

@@ -1,6 +1,7 @@
 """RoPE with another base, and the smallest base that a length wants."""
 
 import itertools
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ def violation(theta: float, distances: range, rotary_dim: int) -> int | None:
     return None
 
 
+@cache
 def base_lower_bound(length: int, rotary_dim: int) -> float:
     """Smallest base of three significant digits that keeps similar tokens ahead of random ones.
 

@@ -7,17 +7,17 @@ from patches.method import Method, Parameter
 
 
 def string(shift: int | None = None, window: int | None = None) -> Patch:
-    """Rel = i - j below the shift, i - j - shift + window from it on.
+    """Shift far positions: i - j below the shift, i - j - shift + window from it on.
 
     Raises:
-        PatchError: the window is larger than the shift.
+        PatchError: the window is larger than the shift, at the latest when they are resolved.
     """
-    if shift and window and window > shift:
-        raise PatchError(f"string: window={window} is above shift={shift}; expected at most shift")
+    check(shift, window)
 
     def bands(extent: Extent) -> tuple[Band, ...]:
         s = shift or max(1, extent.original_max_position_embeddings // 3)
         w = window or max(1, min(128, s // 4))
+        check(s, w)
 
         def query_position(i: Tensor) -> Tensor:
             return i - s + w
@@ -26,6 +26,12 @@ def string(shift: int | None = None, window: int | None = None) -> Patch:
         return Band(Region(distance=(0, s))), far
 
     return Patch(bands=bands)
+
+
+def check(shift: int | None, window: int | None) -> None:
+    """Refuse a window above the shift, which would make the position jump up at the border."""
+    if shift and window and window > shift:
+        raise PatchError(f"string: window={window} is above shift={shift}; expected at most shift")
 
 
 METHODS = (

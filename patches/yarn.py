@@ -9,14 +9,24 @@ import math
 import torch
 from torch import Tensor
 
-from patches.base import Extent, Patch, Rope
+from patches.base import Extent, Patch, PatchError, Rope
 from patches.method import Method, Parameter
 from patches.pi import FACTOR
 
 
-def ramped(rope: Rope, kept: Tensor, factor: float) -> Tensor:
+def ramped(kept: Tensor, factor: float) -> Tensor:
     """Multiplier kept + (1 - kept) / factor."""
     return kept + (1 - kept) / factor
+
+
+def check_ramp(alpha: float, beta: float) -> None:
+    """Refuse bounds that make no ramp.
+
+    Raises:
+        PatchError: not 0 < alpha < beta.
+    """
+    if not 0 < alpha < beta:
+        raise PatchError(f"alpha={alpha:g}, beta={beta:g}: expected 0 < alpha < beta, in turns")
 
 
 def turns_ramp(rope: Rope, length: int, alpha: float, beta: float) -> Tensor:
@@ -40,10 +50,11 @@ def index_ramp(rope: Rope, length: int, alpha: float, beta: float, truncate: boo
 
 def ntk_by_parts(factor: float | None = None, alpha: float = 1.0, beta: float = 32.0) -> Patch:
     """inv_freq' = (1 - g) inv_freq / s + g inv_freq, g the ramp in turns."""
+    check_ramp(alpha, beta)
 
     def rope(rope: Rope, extent: Extent) -> Rope:
         kept = turns_ramp(rope, extent.original_max_position_embeddings, alpha, beta)
-        return rope.scaled(ramped(rope, kept, factor or extent.factor))
+        return rope.scaled(ramped(kept, factor or extent.factor))
 
     return Patch(rope=rope)
 
@@ -57,6 +68,7 @@ def yarn(
     attention_factor: float | None = None,
 ) -> Patch:
     """NTK-by-parts with cos and sin times 0.1 ln s + 1."""
+    check_ramp(alpha, beta)
 
     def rope(rope: Rope, extent: Extent) -> Rope:
         s, length = factor or extent.factor, extent.original_max_position_embeddings
@@ -65,12 +77,12 @@ def yarn(
         else:
             kept = index_ramp(rope, length, alpha, beta, truncate == "yes")
         scale = 0.1 * math.log(s) + 1 if attention_factor is None else attention_factor
-        return rope.scaled(ramped(rope, kept, s), scale)
+        return rope.scaled(ramped(kept, s), scale)
 
     return Patch(rope=rope)
 
 
-ALPHA = Parameter("alpha", float, "1", low=0)
+ALPHA = Parameter("alpha", float, "1", low=0, above=True)
 BETA = Parameter("beta", float, "32", low=0, above=True)
 PENG = "Peng et al. 2023, YaRN (2309.00071)"
 
@@ -110,7 +122,7 @@ METHODS = (
         build=lambda factor=None, alpha=1.0, beta=4.0: ntk_by_parts(factor, alpha, beta),
         parameters=(
             FACTOR,
-            Parameter("alpha", float, "1", low=0),
+            Parameter("alpha", float, "1", low=0, above=True),
             Parameter("beta", float, "4", low=0, above=True),
         ),
         formula="inv_freq' = (1-g) inv_freq/s + g inv_freq, g = clip((r-1)/(4-1), 0, 1)",

@@ -116,12 +116,12 @@ class frozen(dict):
 
 
 def test_the_trained_length_is_the_original_one() -> None:
-    assert trained_length(tiny("llama")) == TRAINED_LENGTH
+    assert trained_length(tiny("llama").config) == TRAINED_LENGTH
     settings = frozen(
         rope_type="yarn", factor=4.0, rope_theta=1e4, original_max_position_embeddings=32
     )
     model = tiny("llama", max_position_embeddings=128, rope_parameters=settings)
-    assert trained_length(model) == 32
+    assert trained_length(model.config) == 32
 
 
 def test_layers_of_a_window_must_exist() -> None:
@@ -215,3 +215,67 @@ def test_cuda_equals_cpu(dtype: torch.dtype, spec: str) -> None:
         tiny.cache_clear()
     tolerance = 1e-3 if dtype == torch.float32 else 0.15
     torch.testing.assert_close(got, wanted, atol=tolerance, rtol=0.05)
+
+
+@pytest.mark.parametrize("spec", ["logn", "infoscale", "logn+ntk", "logn+rerope(window=8)"])
+def test_left_padding_without_positions_changes_no_scale(spec: str) -> None:
+    model, ids = tiny("gpt_neox"), tokens(LENGTH)
+    pad = 37
+    padded = torch.cat([torch.full((1, pad), 5), ids], dim=1)
+    mask = (torch.arange(pad + LENGTH) >= pad).long()[None]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with apply(model, parse(spec), LENGTH):
+        alone = logits(model, ids)
+        given = logits(model, padded, attention_mask=mask, position_ids=positions)
+        torch.testing.assert_close(given[:, pad:], alone, atol=1e-4, rtol=0)
+    if "ntk" not in spec:  # RoPE itself is blind to a shift of all positions
+        with apply(model, parse(spec), LENGTH):
+            columns = logits(model, padded, attention_mask=mask)
+        torch.testing.assert_close(columns[:, pad:], alone, atol=1e-4, rtol=0)
+
+
+def test_layers_that_never_call_the_hook_are_refused() -> None:
+    model = tiny("llama", num_hidden_layers=3)
+    attention = model.model.layers[1].self_attn
+    attention.forward = lambda hidden_states, **kwargs: (torch.zeros_like(hidden_states), None)
+    try:
+        with pytest.raises(PatchError, match=r"1 of its layers do not call .* layer 1"):
+            check_identity(model)
+    finally:
+        del attention.forward
+
+
+def test_a_patched_model_takes_no_second_patch() -> None:
+    model = tiny("llama")
+    for outer in ("ntk", "dca", "logn"):
+        second = pytest.raises(PatchError, match="already has a patch on")
+        with apply(model, parse(outer), LENGTH), second, apply(model, parse("pi"), LENGTH):
+            pass
+
+
+def test_a_scale_on_an_eager_model_runs_blockwise_and_equals_sdpa() -> None:
+    model, ids = tiny("qwen3"), tokens(LENGTH)
+    with apply(model, parse("logn+ntk"), LENGTH):
+        wanted = logits(model, ids)
+    model.set_attn_implementation("eager")
+    try:
+        with apply(model, parse("logn+ntk"), LENGTH) as applied:
+            assert applied.attention == "blockwise"
+            torch.testing.assert_close(logits(model, ids), wanted, atol=1e-4, rtol=0)
+    finally:
+        model.set_attn_implementation("sdpa")
+
+
+@pytest.mark.parametrize(
+    ("spec", "note"),
+    [
+        ("yarn+logn", "scales the logits 2 times"),
+        ("dca(variant=code)+logn", "scales the logits 2 times"),
+        ("sinks", "add a window"),
+    ],
+)
+def test_what_is_rarely_meant_is_remarked(spec: str, note: str) -> None:
+    with apply(tiny("llama"), parse(spec), LENGTH) as applied:
+        assert any(note in text for text in applied.notes)
+    with apply(tiny("llama"), parse("yarn(attention_factor=1)+logn"), LENGTH) as applied:
+        assert applied.notes == ()
