@@ -2,10 +2,10 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 
-DEMO_PATCHES ?= none,truncate,pi,ntk,yarn,rerope,rerope+logn,streaming
-DEMO_TASKS ?= ppl,repeat,continuation
+DEMO_PATCHES ?= none,truncate,pi,ntk,yarn,rerope,rerope+logn,window,streaming
+DEMO_TASKS ?= ppl,repeat,continuation(new=32)
 DEMO_LENGTHS ?= 256:2k:x2
-DEMO_N ?= 16
+DEMO_N ?= 8
 
 VENV := .venv
 RUN := $(VENV)/bin/python

@@ -12,6 +12,7 @@ from tasks.metrics import paired_difference
 __all__ = ["baselines", "render_tables", "series"]
 
 VARYING = ("patch", "context_length")
+FEWEST_DOCUMENTS = 6
 Table = dict[tuple[str, int], str]  # (patch, context_length) -> text
 
 
@@ -37,7 +38,8 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
     """Lay out all cells: one line a patch, one column a length.
 
     The first metric of a task, and each of `metrics`, comes with the paired differences to the
-    baselines at the same length; a `*` marks an interval without zero. Time and memory come last.
+    baselines at the same length; a `*` marks an interval without zero, from 6 documents on: with
+    fewer, all of them agreeing is no rare event (p = 2 / 2^n). Time and memory come last.
     """
     parts = []
     for group in series(records).values():
@@ -62,7 +64,7 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
 def _heading(row: Row) -> str:
     return (
         f"{row.model}  {row.task}  trained at {render_length(row.trained_length)}  n {row.n}  "
-        f"data {row.data}  {row.dtype}  seed {row.seed}  [95 % interval over documents]\n"
+        f"data {row.data}  {row.dtype}  seed {row.seed}  [95 % bootstrap over documents]\n"
     )
 
 
@@ -100,7 +102,8 @@ def _differences(group: Sequence[Record], metric: str, position: str, baseline: 
         value, low, high = paired_difference(
             metric, list(ours.values()), [theirs[one] for one in ours], documents, row.seed
         )
-        mark = "*" if low > 0 or high < 0 else " "
+        enough = len(set(documents)) >= FEWEST_DOCUMENTS
+        mark = "*" if enough and (low > 0 or high < 0) else " "
         table[row.patch, row.context_length] = _with_interval(value, low, high, "+") + mark
     return table
 

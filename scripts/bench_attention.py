@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,24 @@ from patches.base import Band, Extent, Plan, Rope
 TRAINED_LENGTH = 8192
 DENSE = "dense:"
 METHODS = (
-    "none,logn,rerope,dense:rerope,leaky-rerope,self-extend,dca,string,lm-infinite,streaming,window"
+    "none,logn,rerope(window=512),dense:rerope(window=512),leaky-rerope(window=512,k=16),"
+    "self-extend(neighbor_window=512,group_size=8),dca(chunk_size=512,local_window=128),"
+    "string(shift=512,window=128),lm-infinite(window=512),streaming(window=508),window(size=512)"
 )
-LINE = "{:>7} {:<16} {:<11} {:>8} {:>8} {:>8} {:>8}"
+LINE = "{:>7} {:<46} {:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One forward: attention used, seconds, peak, and what the forward added to the memory before.
+
+    On CPU the peak is the resident size of the process, weights and libraries included.
+    """
+
+    attention: str
+    seconds: float
+    peak_gib: float
+    forward_gib: float
 
 
 def build(layers: int, dtype: torch.dtype, device: str) -> Any:
@@ -106,39 +122,43 @@ def patched(model: Any, method: str, length: int) -> Iterator[Applied]:
 
 
 @torch.inference_mode()
-def measure(model: Any, method: str, ids: Tensor) -> tuple[str, float, float]:
-    """Attention used, seconds and peak GiB of one forward."""
+def measure(model: Any, method: str, ids: Tensor) -> Run:
+    """One forward."""
     with patched(model, method, ids.shape[1]) as applied:
         free(ids.device)
         reset_peak(ids.device)
+        before = peak_gib(ids.device)
         start = time.perf_counter()
         model(ids, use_cache=False, logits_to_keep=1)
         if ids.is_cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    return applied.attention, seconds, peak_gib(ids.device)
+    peak = peak_gib(ids.device)
+    return Run(applied.attention, seconds, peak, peak - before)
 
 
 def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dict[str, Any]]:
     """One row a method; methods take turns, so that a slow spell hits them all."""
     ids = torch.arange(length, device=model.device)[None] * 7919 % model.config.vocab_size
     measure(model, methods[0], ids)  # warm-up
-    runs: dict[str, list[tuple[str, float, float]]] = {method: [] for method in methods}
+    runs: dict[str, list[Run]] = {method: [] for method in methods}
     for _, method in itertools.product(range(repeats), methods):
         runs[method].append(measure(model, method, ids))
-    native_seconds, native_peak = medians(runs[methods[0]])
+    native = medians(runs[methods[0]])
     rows = []
     for method, measured in runs.items():
-        seconds, peak = medians(measured)
+        own = medians(measured)
         rows.append(
             {
                 "length": length,
                 "patch": method,
-                "attention": measured[0][0],
-                "seconds": round(seconds, 3),
-                "times_native": round(seconds / native_seconds, 3),
-                "peak_gib": round(peak, 3),
-                "times_native_peak": round(peak / native_peak, 3),
+                "attention": own.attention,
+                "seconds": round(own.seconds, 3),
+                "times_native": round(own.seconds / native.seconds, 3),
+                "peak_gib": round(own.peak_gib, 3),
+                "times_native_peak": round(own.peak_gib / native.peak_gib, 3),
+                "forward_gib": round(own.forward_gib, 3),
+                "times_native_forward": round(own.forward_gib / native.forward_gib, 3),
                 "runs": repeats,
                 "layers": model.config.num_hidden_layers,
                 "dtype": str(model.dtype).removeprefix("torch."),
@@ -150,11 +170,13 @@ def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dic
     return rows
 
 
-def medians(measured: list[tuple[str, float, float]]) -> tuple[float, float]:
-    """Median seconds and median peak of the runs of one method."""
-    return (
-        statistics.median(seconds for _, seconds, _ in measured),
-        statistics.median(peak for _, _, peak in measured),
+def medians(measured: list[Run]) -> Run:
+    """Medians of the runs of one method."""
+    return Run(
+        measured[0].attention,
+        statistics.median(run.seconds for run in measured),
+        statistics.median(run.peak_gib for run in measured),
+        statistics.median(run.forward_gib for run in measured),
     )
 
 
@@ -173,13 +195,25 @@ def main() -> int:
     model = build(args.layers, getattr(torch, args.dtype), args.device)
     (dense_up_to,) = parse_lengths(args.dense_up_to)
     rows: list[dict[str, Any]] = []
-    print(LINE.format("length", "patch", "attention", "seconds", "x native", "GiB", "x native"))
+    print(
+        LINE.format(
+            "length",
+            "patch",
+            "attention",
+            "seconds",
+            "x native",
+            "GiB",
+            "x native",
+            "forward",
+            "x native",
+        )
+    )
     for length in parse_lengths(args.len):
         methods = spec.split_specs(args.patch)
         methods = [m for m in methods if not m.startswith(DENSE) or length <= dense_up_to]
         for row in bench(model, length, methods, args.repeats):
             rows.append(row)
-            print(LINE.format(*list(row.values())[:7]), flush=True)
+            print(LINE.format(*list(row.values())[:9]), flush=True)
     if args.out:
         with args.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

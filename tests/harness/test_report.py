@@ -36,7 +36,17 @@ def line(text: str, title: str, start: str) -> str:
 
 def test_differences_are_paired_and_against_the_same_length() -> None:
     text = render_tables(RECORDS)
-    assert line(text, "difference to none", "ntk").endswith("+0.500 [+0.500, +0.500]*")
+    assert "+0.500 [+0.500, +0.500]" in line(text, "difference to none", "ntk")
+
+
+@pytest.mark.parametrize(("documents", "marked"), [(5, False), (6, True)])
+def test_a_difference_is_marked_from_six_documents_on(documents: int, marked: bool) -> None:
+    nll = [float(index) for index in range(documents)]
+    pair = [measured("none", 64, nll), measured("ntk", 64, [value + 1 for value in nll])]
+    text = render_tables(pair)
+    assert line(text, "difference to none", "ntk").endswith("*") is marked
+    equal = [pair[0], measured("ntk", 64, nll)]
+    assert not line(render_tables(equal), "difference to none", "ntk").endswith("*")
 
 
 def test_a_failed_cell_shows_its_status_in_its_place() -> None:
