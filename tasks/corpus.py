@@ -169,7 +169,9 @@ def _from_hub(data: str) -> list[Document]:
     problems = (OSError, ValueError, RuntimeError, hub.errors.HTTPError)
     try:
         _reach(hub, name)
-        splits = datasets.load_dataset(name, config or None)
+        splits = datasets.get_dataset_split_names(name, config or None)
+        split = next((split for split in SPLITS if split in splits), None)
+        rows = datasets.load_dataset(name, config or None, split=split) if split else []
     except (*problems, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise TaskError(
@@ -177,12 +179,11 @@ def _from_hub(data: str) -> list[Document]:
             f"{reason}; give {EXPECTED} (owner/name:config), or set HF_HUB_OFFLINE=1 to use a "
             "cached copy"
         ) from None
-    split = next((split for split in SPLITS if split in splits), None)
     if split is None:
         raise TaskError(f"--data {data}: splits {', '.join(splits)}; expected {', '.join(SPLITS)}")
-    rows = enumerate(splits[split])
     return [
-        Document(f"{split}:{row}", _text(fields, f"{data}:{split}:{row}")) for row, fields in rows
+        Document(f"{split}:{number}", _text(row, f"{data}:{split}:{number}"))
+        for number, row in enumerate(rows)
     ]
 
 

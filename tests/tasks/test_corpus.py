@@ -169,16 +169,23 @@ def hub(monkeypatch):
         state.calls.append(("info", name))
         return answer(state.asked)
 
-    def load_dataset(name, config):
-        state.calls.append(("load", name, config))
-        return answer(state.loaded)
+    def get_dataset_split_names(name, config):
+        return list(answer(state.loaded))
+
+    def load_dataset(name, config, split):
+        state.calls.append(("load", name, config, split))
+        return state.loaded[split]
 
     errors = SimpleNamespace(HTTPError=HTTPError, OfflineModeIsEnabled=Offline)
     api = SimpleNamespace(dataset_info=dataset_info)
     module = SimpleNamespace(HfApi=lambda: api, errors=errors)
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
     exceptions = SimpleNamespace(DatasetsError=DatasetsError)
-    datasets = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions)
+    datasets = SimpleNamespace(
+        load_dataset=load_dataset,
+        get_dataset_split_names=get_dataset_split_names,
+        exceptions=exceptions,
+    )
     monkeypatch.setitem(sys.modules, "datasets", datasets)
     return state
 
@@ -188,7 +195,7 @@ def test_a_hub_data_set_gives_the_test_split_before_training_data(hub):
     corpus = load("owner/books:en", 2)
     assert [(one.id, one.text) for one in corpus.documents] == [("test:1", "aaa"), ("test:0", "bb")]
     assert corpus.name == "owner/books:en"
-    assert hub.calls == [("info", "owner/books"), ("load", "owner/books", "en")]
+    assert hub.calls == [("info", "owner/books"), ("load", "owner/books", "en", "test")]
 
 
 @pytest.mark.parametrize(
