@@ -48,7 +48,9 @@ PATCHES: dict[str, Entry] = {
     "ntk-mixed": Entry("ntk", "frequencies", "mixed radix, exponent beta"),
     "ntk-dynamic": Entry("ntk", "frequencies", "NTK by the context length of the cell"),
     "ntk-by-parts": Entry("yarn", "frequencies", "ramp over pairs by their number of turns"),
-    "yarn": Entry("yarn", "frequencies", "ntk-by-parts with an attention factor"),
+    "yarn": Entry(
+        "yarn", "frequencies", "ntk-by-parts with an attention factor; ramp=code is HF's"
+    ),
     "llama3": Entry("yarn", "frequencies", "Llama 3.1's ramp between 1 and 4 turns"),
     "rope-base": Entry("rope_base", "frequencies", "another base, its lower bound by length"),
     "rerope": Entry("rerope", "bands", "distance clipped at a window"),
