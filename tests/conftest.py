@@ -1,4 +1,4 @@
-"""One thread for all tests: the tensors are small, and threads that wait for each other cost more."""
+"""One thread for all tests: on small tensors, threads that wait for each other cost more."""
 
 import os
 
