@@ -48,6 +48,13 @@ class TextTokenizer:
             ).input_ids
         return self._ids[text]
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many texts, without special tokens."""
+        ids: list[list[int]] = self._tokenizer(
+            list(texts), add_special_tokens=False, verbose=False
+        ).input_ids
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included, as they are."""
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))

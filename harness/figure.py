@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.heatmap import draw_heatmaps, has_depths
 from harness.lengths import render_length
 from harness.report import baselines, series
 from harness.results import Record, Row, write_atomically
@@ -34,8 +35,9 @@ def require_matplotlib() -> None:
 def draw(records: Sequence[Record], path: Path) -> None:
     """Write a PNG: a panel for each model and task, values with intervals over documents.
 
-    Where lower is better, values far above the others are cut off at the upper edge and written
-    there, so that they do not flatten the rest.
+    Below them come heat maps of the tasks that have values by depth. Where lower is better, values
+    far above the others are cut off at the upper edge and written there, so that they do not
+    flatten the rest.
 
     Raises:
         HarnessError: matplotlib is missing.
@@ -50,8 +52,12 @@ def draw(records: Sequence[Record], path: Path) -> None:
     figure_class = import_module("matplotlib.figure").Figure
     columns = min(3, len(groups))
     rows = math.ceil(len(groups) / columns)
-    figure = figure_class(figsize=(5.4 * columns + 2.2, 4.2 * rows), layout="constrained", dpi=150)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    maps = [group for group in groups if has_depths(group)]
+    heights = [4.2 * rows] + [2.6] * len(maps)
+    width = max(5.4 * columns + 2.2, *(1.9 * len(_patches(group)) for group in maps), 0)
+    figure = figure_class(figsize=(width, sum(heights)), layout="constrained", dpi=150)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes = parts[0].subplots(rows, columns, squeeze=False).ravel()
     styles = _styles(records)
     for panel, group in zip(axes, groups, strict=False):
         _panel(panel, group, styles)
@@ -61,18 +67,22 @@ def draw(records: Sequence[Record], path: Path) -> None:
     for panel in axes[: len(groups)]:
         lines, names = panel.get_legend_handles_labels()
         handles |= dict(zip(names, lines, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    parts[0].legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    for part, group in zip(parts[1:], maps, strict=True):
+        draw_heatmaps(part, group)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
 
 
+def _patches(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(one.rows[0].patch for one in records))
+
+
 def _styles(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Give each patch a colour and a marker; baselines are dashed and grey."""
     grey = dict(zip(baselines(records), GREY, strict=False))
-    others = [
-        patch for patch in dict.fromkeys(one.rows[0].patch for one in records) if patch not in grey
-    ]
+    others = [patch for patch in _patches(records) if patch not in grey]
     styles: dict[str, dict[str, Any]] = {
         patch: {"color": colour, "marker": ".", "linestyle": "--"} for patch, colour in grey.items()
     }
@@ -103,13 +113,15 @@ def _panel(panel: Any, group: Sequence[Record], styles: dict[str, dict[str, Any]
     panel.axvline(first.trained_length, color="#bbbbbb", linewidth=1, zorder=0)
     panel.annotate(
         "trained length",
-        (first.trained_length * 2**-0.14, 0.02),
+        (first.trained_length * 2**0.14, 0.02),
         xycoords=("data", "axes fraction"),
         rotation=90,
         fontsize=8,
         color="#777777",
-        ha="right",
+        ha="left",
     )
+    if has_depths(group):
+        panel.set_ylim(-0.03, 1.03)
     if top is not None:
         panel.set_ylim(top=top)
         _cut_off(panel, rows, styles, top)

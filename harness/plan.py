@@ -98,20 +98,23 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
 
     Raises:
         PatchError: a patch that cannot be read.
+        HarnessError: data for tasks that read none.
         TaskError: a task that cannot be read, or data too short for a length.
         Unavailable: a model or the data is not there.
     """
     chosen_patches = [patches.parse(spec) for spec in request.patches]
     chosen_tasks = [tasks.parse(spec) for spec in request.tasks]
-    try:
-        corpus = load(request.data, request.n)
-    except tasks.TaskError as error:
-        raise Unavailable(str(error)) from None
+    if request.data is not None and all(task.reads == "nothing" for task in chosen_tasks):
+        raise HarnessError(
+            f"--data {request.data}: {', '.join(request.tasks)} makes its own text; leave it out"
+        )
+    corpora = {reads: _load(request, reads) for reads in {task.reads for task in chosen_tasks}}
     cells = []
     for name in dict.fromkeys(request.models):
         checkpoint = open_checkpoint(name)
         trained_length = checkpoint.original_max_position_embeddings
         for task in chosen_tasks:
+            corpus = corpora[task.reads]
             for length in request.lengths or (trained_length,):
                 samples = tuple(
                     task.samples(
@@ -121,6 +124,13 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
                 made = _Maker(request, device, checkpoint, corpus)
                 cells += [made.cell(task, length, samples, patch) for patch in chosen_patches]
     return list({cell.template.cell: cell for cell in cells}.values())
+
+
+def _load(request: Request, reads: str) -> Corpus:
+    try:
+        return load(request.data, request.n, reads)
+    except tasks.TaskError as error:
+        raise Unavailable(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ __all__ = ["baselines", "render_tables", "series"]
 
 VARYING = ("patch", "context_length")
 FEWEST_DOCUMENTS = 6
+SMALLEST = 0.0005  # a difference that is printed as 0.000 is none
 Table = dict[tuple[str, int], str]  # (patch, context_length) -> text
 
 
@@ -37,15 +38,14 @@ def baselines(records: Iterable[Record]) -> list[str]:
 def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str:
     """Lay out all cells: one line a patch, one column a length.
 
-    The first metric of a task, and each of `metrics`, comes with the paired differences to the
-    baselines at the same length; a `*` marks an interval without zero, from 6 documents on: with
-    fewer, all of them agreeing is no rare event (p = 2 / 2^n). Time and memory come last.
+    Values by depth are left to CSV and figure. The first metric of a task, and each of `metrics`,
+    comes with the paired differences to the baselines at the same length. A `*` marks a difference
+    that is not 0 as printed and whose interval is without zero, from 6 documents on: with fewer,
+    all of them agreeing is no rare event (p = 2 / 2^n). Time and memory come last.
     """
     parts = []
     for group in series(records).values():
-        shown = dict.fromkeys(
-            (row.metric, row.position) for record in group for row in record.rows if row.metric
-        )
+        shown = _shown(group)
         first = next(iter(shown), ("", ""))
         parts.append(_heading(group[0].rows[0]))
         for metric, position in shown or [("", "")]:
@@ -61,10 +61,21 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
     return "\n".join(parts)
 
 
+def _shown(group: Sequence[Record]) -> list[tuple[str, str]]:
+    """Metric and position of each table; positions only where there is no value of all."""
+    rows = [row for record in group for row in record.rows if row.metric]
+    whole = {row.metric for row in rows if not row.position}
+    places = (
+        (row.metric, row.position) for row in rows if not row.position or row.metric not in whole
+    )
+    return list(dict.fromkeys(places))
+
+
 def _heading(row: Row) -> str:
     return (
         f"{row.model}  {row.task}  trained at {render_length(row.trained_length)}  n {row.n}  "
-        f"data {row.data}  {row.dtype}  seed {row.seed}  [95 % bootstrap over documents]\n"
+        f"data {row.data or 'built in'}  {row.dtype}  seed {row.seed}  "
+        "[95 % bootstrap over documents]\n"
     )
 
 
@@ -103,7 +114,8 @@ def _differences(group: Sequence[Record], metric: str, position: str, baseline: 
             metric, list(ours.values()), [theirs[one] for one in ours], documents, row.seed
         )
         enough = len(set(documents)) >= FEWEST_DOCUMENTS
-        mark = "*" if enough and (low > 0 or high < 0) else " "
+        seen = abs(value) >= SMALLEST and (low > 0 or high < 0)
+        mark = "*" if enough and seen else " "
         table[row.patch, row.context_length] = _with_interval(value, low, high, "+") + mark
     return table
 

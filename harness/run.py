@@ -129,14 +129,23 @@ class _Measurement:
 
 def _rows(row: Row, samples: Sequence[Scores]) -> Iterator[Row]:
     """One row a metric and position, with the interval over documents."""
-    documents = [str(sample["document"]) for sample in samples]
-    for place, (metric, position, _) in enumerate(samples[0]["scores"]):
-        stats = [sample["scores"][place][2] for sample in samples]
+    places = dict.fromkeys(
+        (metric, position) for sample in samples for metric, position, _ in sample["scores"]
+    )
+    for metric, position in places:
+        scored = [
+            (stats, str(sample["document"]))
+            for sample in samples
+            for name, place, stats in sample["scores"]
+            if (name, place) == (metric, position)
+        ]
+        stats, documents = zip(*scored, strict=True)
         value, low, high = interval(metric, stats, documents, row.seed)
         yield replace(
             row,
             metric=metric,
             position=position,
+            n=len(set(documents)),
             value=value,
             ci_low=None if math.isnan(low) else low,
             ci_high=None if math.isnan(high) else high,

@@ -20,6 +20,10 @@ class Entry:
 
 TASKS: dict[str, Entry] = {
     "continuation": Entry("continuation", "BLEU, ROUGE and token accuracy of what really follows"),
+    "kv": Entry("kv", "the value of one key of a JSON object of random UUIDs"),
+    "lines": Entry("lines", "the number of one of many labelled lines"),
+    "needle": Entry("needle", "numbers hidden in real text: single, multi-key, -value, -query"),
+    "passkey": Entry("passkey", "a number hidden in sentences that say nothing"),
     "ppl": Entry("ppl", "loss on real text: same last tokens, sliding window or by position"),
     "repeat": Entry("repeat", "loss and token accuracy on later copies of a short text"),
 }

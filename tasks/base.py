@@ -26,6 +26,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Token ids of the text, without any special token."""
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many texts, each without any special token."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the token ids."""
 
@@ -84,9 +87,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A task; its parameters are the fields of the dataclass."""
+    """A task; its parameters are the fields of the dataclass.
+
+    `reads` says what its documents are: `documents` of the data, n samples of the data's whole text
+    as one `haystack`, or `nothing` but ids.
+    """
 
     name: ClassVar[str]
+    reads: ClassVar[str] = "documents"
 
     @property
     def spec(self) -> str:

@@ -30,8 +30,11 @@ class Corpus:
     digest: str
 
 
-def load(data: str | None, n: int) -> Corpus:
-    """Return the n longest documents of a source, by characters; ties go by id.
+def load(data: str | None, n: int, reads: str = "documents") -> Corpus:
+    """Return what a task reads: n documents.
+
+    `documents` are the n longest of the source, by characters; ties go by id. With `haystack` each
+    holds the text of all documents in the order of their ids, with `nothing` no text.
 
     Args:
         data: FILE.txt (one document), FILE.jsonl (one a line, in the field `text`), a directory of
@@ -39,14 +42,23 @@ def load(data: str | None, n: int) -> Corpus:
             test, validation or train split, the first there is). None: the language reference in
             the installed Python's `pydoc_data.topics`, cut at line ends into n equal documents.
         n: number of documents.
+        reads: documents, haystack or nothing, as a task has it.
 
     Raises:
         TaskError: the source is missing, unreadable, malformed, or has fewer than n documents.
     """
     if n < 1:
         raise TaskError(f"--n {n}: expected an integer of at least 1")
+    if reads == "nothing":
+        return Corpus(tuple(Document(f"sample {index}", "") for index in range(n)), "", "")
     name = data if data is not None else "pydoc"
-    documents = _read(data) if data is not None else _pydoc(n)
+    cuts = 1 if reads == "haystack" else n
+    documents = _read(data) if data is not None else _pydoc(cuts)
+    if reads == "haystack":
+        whole = sorted(documents, key=lambda document: document.id)
+        text = "\n\n".join(document.text for document in whole)
+        samples = tuple(Document(f"sample {index}", text) for index in range(n))
+        return Corpus(samples, name, _digest(whole))
     if len(documents) < n:
         raise TaskError(
             f"--n {n}: '{name}' has {len(documents)} documents; lower --n or give more with --data"

@@ -97,6 +97,8 @@ METRICS: dict[str, Metric] = _table(
         Metric("nll", _mean, "lower", lambda: "sum of nll / scored tokens, in nats"),
         Metric("ppl", _ppl, "lower", lambda: "exp(sum of nll / scored tokens)"),
         Metric("accuracy", _mean, "higher", lambda: "scored tokens that are the argmax / all"),
+        Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
+        Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
         Metric("bleu", _bleu, "higher", _signature("en")),
         Metric("bleu-zh", _bleu, "higher", _signature("zh")),
         *(Metric(name, _mean, "higher", _rouge_detail("default")) for name in ROUGE_TYPES),

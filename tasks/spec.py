@@ -6,10 +6,19 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["TaskError", "build", "canonical", "did_you_mean", "parameters", "parse_call"]
+__all__ = [
+    "TaskError",
+    "build",
+    "canonical",
+    "did_you_mean",
+    "fraction",
+    "parameters",
+    "parse_call",
+]
 
 CALL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 INTEGER = re.compile(r"([0-9]+)([km]?)")
+FRACTION = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
 UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 T = TypeVar("T")
@@ -56,6 +65,13 @@ def choice(*choices: str, what: str) -> Any:
     return dataclasses.field(default=choices[0], metadata={"accepts": what, "choices": choices})
 
 
+def fraction(accepts: str, default: str) -> Any:
+    """Declare a parameter that is a number from 0 to 1; None stands for the default."""
+    return dataclasses.field(
+        default=None, metadata={"accepts": accepts, "default": default, "fraction": True}
+    )
+
+
 def build(cls: type[T], values: dict[str, str]) -> T:
     """Make a task from the text values of its parameters.
 
@@ -71,8 +87,11 @@ def build(cls: type[T], values: dict[str, str]) -> T:
                 f"unknown parameter '{key}' of task '{name}'; expected one of "
                 f"{', '.join(fields)}{did_you_mean(key, fields)}"
             )
-        choices = fields[key].metadata.get("choices")
-        read[key] = _word(name, key, value, choices) if choices else _integer(name, key, value)
+        meta = fields[key].metadata
+        if "choices" in meta:
+            read[key] = _word(name, key, value, meta["choices"])
+        else:
+            read[key] = (_fraction if "fraction" in meta else _integer)(name, key, value)
     return cls(**read)
 
 
@@ -96,14 +115,24 @@ def _integer(name: str, key: str, value: str) -> int:
     return number
 
 
+def _fraction(name: str, key: str, value: str) -> float:
+    if not FRACTION.fullmatch(value) or float(value) > 1:
+        raise TaskError(f"{name}({key}={value}): expected a number from 0 to 1, such as 0.25")
+    return float(value)
+
+
 def canonical(task: Any) -> str:
     """Return the spec of a task, in field order, without parameters at their default."""
     given = [
-        f"{field.name}={getattr(task, field.name)}"
+        f"{field.name}={_text(getattr(task, field.name))}"
         for field in dataclasses.fields(task)
         if getattr(task, field.name) != field.default
     ]
     return f"{task.name}({','.join(given)})" if given else str(task.name)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def parameters(cls: Any) -> list[str]:

@@ -256,3 +256,26 @@ def test_a_bug_inside_loading_keeps_its_traceback(hub):
     hub.loaded = KeyError("bug")
     with pytest.raises(KeyError):
         load("owner/books", 1)
+
+
+def test_a_haystack_is_all_text_in_the_order_of_ids_for_every_sample(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.txt").write_text(f"Text {name}. " * (9 if name == "a" else 1))
+    corpus = load(str(tmp_path), 3, "haystack")
+    assert [one.id for one in corpus.documents] == ["sample 0", "sample 1", "sample 2"]
+    assert {one.text for one in corpus.documents} == {"Text a. " * 9 + "\n\nText b. "}
+    assert corpus.digest == load(str(tmp_path), 7, "haystack").digest
+    (tmp_path / "b.txt").write_text("Text c. ")
+    assert corpus.digest != load(str(tmp_path), 3, "haystack").digest
+
+
+def test_the_default_haystack_does_not_depend_on_n():
+    few, many = (load(None, n, "haystack") for n in (1, 50))
+    assert few.documents == many.documents[:1] and few.digest == many.digest
+    assert len(few.documents[0].text) > 100_000
+
+
+def test_tasks_that_read_nothing_get_ids_alone():
+    corpus = load(None, 2, "nothing")
+    assert [(one.id, one.text) for one in corpus.documents] == [("sample 0", ""), ("sample 1", "")]
+    assert corpus.name == corpus.digest == ""

@@ -12,9 +12,21 @@ from tasks.base import Document, Sample
 from tasks.metrics import METRICS, interval
 from tests.tasks.toy import Bytes, Words, played, story
 
-SPECS = [*TASKS, "ppl(protocol=sliding)", "ppl(protocol=by-position)", "continuation(lang=zh)"]
+SPECS = [
+    *TASKS,
+    "ppl(protocol=sliding)",
+    "ppl(protocol=by-position)",
+    "continuation(lang=zh)",
+    "passkey(depth=0.3,digits=7)",
+    "needle(keys=4)",
+    "needle(values=4)",
+    "needle(queries=4,digits=3)",
+]
+OF_TEXT = [spec for spec in SPECS if tasks.parse(spec).reads == "documents"]
 DOCUMENTS = [story(name, 3000) for name in ("first", "second", "third")]
 TRAINED = 256
+LENGTHS = {"kv": (4096, 8192), "lines": (2048, 4096)}  # where a record is less than 5 %
+ROOMY = 2048
 BEST = {"nll": 0.0, "ppl": 1.0, "bleu": 100.0, "bleu-zh": 100.0}
 
 
@@ -24,6 +36,12 @@ def no_network(monkeypatch):
         raise AssertionError("a task opened a socket")
 
     monkeypatch.setattr(socket, "socket", refuse)
+
+
+def given(task):
+    """What a task reads: three documents, three times all their text, or nothing but ids."""
+    text = {"haystack": "\n\n".join(one.text for one in DOCUMENTS), "nothing": ""}
+    return [Document(one.id, text.get(task.reads, one.text)) for one in DOCUMENTS]
 
 
 def tokens_used(sample: Sample) -> int:
@@ -38,23 +56,27 @@ def values(task, samples, outputs):
         for score in task.score(sample, output):
             table.setdefault((score.metric, score.position), []).append(score.stats)
     names = [sample.document for sample in samples]
-    return {key: interval(key[0], stats, names, seed=0)[0] for key, stats in table.items()}, {
-        len(stats) for stats in table.values()
-    }
+    whole = {len(stats) for (_, position), stats in table.items() if not position}
+    return {
+        key: interval(key[0], stats, names[: len(stats)], seed=0)[0] for key, stats in table.items()
+    }, whole or {len(stats) for stats in table.values()}
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("tokenizer", [Bytes(), Bytes(bos_id=None), Words()])
-@pytest.mark.parametrize("length", [300, 1024])
-def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer, length):
+@pytest.mark.parametrize("place", [0, 1])
+def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer, place):
     task = tasks.parse(spec)
-    samples = task.samples(DOCUMENTS, tokenizer, length, TRAINED, seed=7)
-    assert samples == task.samples(DOCUMENTS, tokenizer, length, TRAINED, seed=7)
+    length = LENGTHS.get(spec, (600, 1024))[place]
+    samples = task.samples(given(task), tokenizer, length, TRAINED, seed=7)
+    assert samples == task.samples(given(task), tokenizer, length, TRAINED, seed=7)
     assert [sample.document for sample in samples] == [one.id for one in DOCUMENTS]
     assert len({sample.id for sample in samples}) == len(samples)
     for sample in samples:
         assert 0.95 * length <= tokens_used(sample) <= length
-        assert sample.passes
+        assert sample.passes or (sample.prompt and sample.max_new_tokens and sample.reference)
+        assert tokenizer.bos_id is None or sample.prompt[:1] in ((), (tokenizer.bos_id,))
+        assert tokenizer.bos_id not in sample.prompt[1:]
         for one in sample.passes:
             assert 1 <= one.score_from < len(one.tokens)
             assert tokenizer.bos_id is None or one.tokens[0] == tokenizer.bos_id
@@ -64,7 +86,7 @@ def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_reference_as_prediction_scores_best(spec):
     task = tasks.parse(spec)
-    samples = task.samples(DOCUMENTS, Bytes(), 512, TRAINED, seed=0)
+    samples = task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=0)
     scored, counts = values(task, samples, [played(one, lambda _: 0.0, True) for one in samples])
     assert counts == {len(samples)}
     for (metric, _), value in scored.items():
@@ -74,7 +96,7 @@ def test_the_reference_as_prediction_scores_best(spec):
 @pytest.mark.parametrize("spec", SPECS)
 def test_nothing_right_and_nothing_said_scores_zero_where_more_is_better(spec):
     task = tasks.parse(spec)
-    samples = task.samples(DOCUMENTS, Bytes(), 512, TRAINED, seed=0)
+    samples = task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=0)
     scored, counts = values(
         task, samples, [played(one, lambda _: 9.0, False, answer="") for one in samples]
     )
@@ -84,7 +106,7 @@ def test_nothing_right_and_nothing_said_scores_zero_where_more_is_better(spec):
         assert value == 0.0 if better_is_more else value >= 9.0 - 1e-9
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", OF_TEXT)
 def test_a_document_that_is_too_short_is_named_with_its_tokens_and_what_to_do(spec):
     short = Document("pamphlet", "a few words")
     with pytest.raises(tasks.TaskError, match=r"'pamphlet' has 11 tokens.*--len.*--n.*--data"):
@@ -94,16 +116,39 @@ def test_a_document_that_is_too_short_is_named_with_its_tokens_and_what_to_do(sp
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_length_without_room_is_refused_with_the_length(spec):
     with pytest.raises(tasks.TaskError, match=r"--len 1\b"):
-        tasks.parse(spec).samples(DOCUMENTS, Bytes(), 1, TRAINED, seed=0)
+        tasks.parse(spec).samples(given(tasks.parse(spec)), Bytes(), 1, TRAINED, seed=0)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_metric_of_a_task_is_in_the_table_with_its_detail(spec):
     task = tasks.parse(spec)
-    sample = task.samples(DOCUMENTS, Bytes(), 512, TRAINED, seed=0)[0]
+    sample = task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=0)[0]
     for score in task.score(sample, played(sample, lambda _: 1.0, True)):
         assert METRICS[score.metric].name == score.metric
         assert METRICS[score.metric].detail
+
+
+@pytest.mark.parametrize("spec", sorted(set(SPECS) - set(OF_TEXT)))
+def test_a_hidden_answer_does_not_depend_on_length_or_on_other_samples(spec):
+    task = tasks.parse(spec)
+    many = task.samples(given(task) * 4, Bytes(), ROOMY, TRAINED, seed=3)
+    few = task.samples(given(task), Bytes(), 2 * ROOMY, TRAINED, seed=3)
+    assert [one.reference for one in few] == [one.reference for one in many[:3]]
+    assert len({one.reference for one in many}) == len(many)
+    assert task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=3) == many[:3]
+    other = task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=4)
+    assert not {one.reference for one in other} & {one.reference for one in few}
+
+
+@pytest.mark.parametrize("spec", sorted(set(SPECS) - set(OF_TEXT)))
+def test_the_prompt_holds_every_part_of_the_hidden_answer(spec):
+    task = tasks.parse(spec)
+    for sample in task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=0):
+        text = Bytes().decode(sample.prompt)
+        for part in sample.reference.split():
+            assert part in text
+        wrong = played(sample, lambda _: 9.0, False, answer=text[:60])
+        assert all(score.stats[0] == 0 for score in task.score(sample, wrong))
 
 
 @pytest.mark.parametrize("protocol", ["ppl", "ppl(last=64)", "repeat", "repeat(unit=16)"])

@@ -17,6 +17,9 @@ class Bytes:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(one for one in ids if one < 256).decode(errors="replace")
 
@@ -33,6 +36,9 @@ class Words:
             if word not in self.words:
                 self.words.append(word)
         return [self.words.index(word) for word in text.split()]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self.words[one] for one in ids if one != self.bos_id)
