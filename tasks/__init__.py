@@ -20,6 +20,7 @@ class Entry:
 
 TASKS: dict[str, Entry] = {
     "continuation": Entry("continuation", "BLEU, ROUGE and token accuracy of what really follows"),
+    "gain": Entry("gain", "what context beyond the trained length is worth, by position"),
     "kv": Entry("kv", "the value of one key of a JSON object of random UUIDs"),
     "lines": Entry("lines", "the number of one of many labelled lines"),
     "needle": Entry("needle", "numbers hidden in real text: single, multi-key, -value, -query"),

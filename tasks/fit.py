@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tasks.base import Document, TaskError, Tokenizer
+from tasks.base import Document, Pass, TaskError, Tokenizer
 
-__all__ = ["default_of", "encode", "prefix"]
+__all__ = ["default_of", "encode", "prefix", "windows"]
 
 
 def prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -36,3 +36,16 @@ def default_of(name: str, value: int | None, derived: int) -> int:
     if value is None and derived < 1:
         raise TaskError(f"{name}: no default for a trained length this short; give {name}=1")
     return derived if value is None else value
+
+
+def windows(
+    text: Sequence[int], window: int, stride: int, bos: tuple[int, ...]
+) -> tuple[Pass, ...]:
+    """Cut text into windows; each scores the tokens that no earlier window scored."""
+    passes, seen, begin = [], 0, 0
+    while seen < len(text):
+        end = min(begin + window, len(text))
+        tokens = (*bos, *text[begin:end])
+        passes.append(Pass(tokens, max(1, len(tokens) - (end - seen))))
+        seen, begin = end, begin + stride
+    return tuple(passes)

@@ -97,6 +97,8 @@ METRICS: dict[str, Metric] = _table(
         Metric("nll", _mean, "lower", lambda: "sum of nll / scored tokens, in nats"),
         Metric("ppl", _ppl, "lower", lambda: "exp(sum of nll / scored tokens)"),
         Metric("accuracy", _mean, "higher", lambda: "scored tokens that are the argmax / all"),
+        Metric("gain", _mean, "higher", lambda: "nll with the trained length minus nll with all"),
+        Metric("key_share", _mean, "higher", lambda: "tokens with gain > 2 and nll < 2 / all"),
         Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
         Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
         Metric("bleu", _bleu, "higher", _signature("en")),

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from tasks.base import Document, Output, Pass, Sample, Score, Task, TaskError, Tokenizer
-from tasks.fit import default_of, encode, prefix
+from tasks.fit import default_of, encode, prefix, windows
 from tasks.metrics import nll_stats
 from tasks.spec import choice, integer
 
@@ -106,7 +106,7 @@ class Ppl(Task):
             )
         text = encode(document, tokenizer, self.tokens or window, "protocol=sliding")
         text = text[: self.tokens or 2 * context_length]
-        passes = _windows(text, window, stride, bos)
+        passes = windows(text, window, stride, bos)
         return Sample(f"{document.id}[0:{len(text)}]", document.id, passes=passes)
 
     def _by_position(
@@ -136,19 +136,6 @@ class Ppl(Task):
 
 def _both(stats: tuple[float, float], position: str) -> list[Score]:
     return [Score(metric, stats, position) for metric in ("nll", "ppl")]
-
-
-def _windows(
-    text: Sequence[int], window: int, stride: int, bos: tuple[int, ...]
-) -> tuple[Pass, ...]:
-    """Cut text into windows; each scores the tokens that no earlier window scored."""
-    passes, seen, begin = [], 0, 0
-    while seen < len(text):
-        end = min(begin + window, len(text))
-        tokens = (*bos, *text[begin:end])
-        passes.append(Pass(tokens, max(1, len(tokens) - (end - seen))))
-        seen, begin = end, begin + stride
-    return tuple(passes)
 
 
 TASK = Ppl

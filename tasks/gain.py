@@ -1,0 +1,95 @@
+"""What the context beyond the trained length is worth: loss without it minus loss with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tasks.base import Document, Output, Pass, Sample, Score, Task, TaskError, Tokenizer
+from tasks.fit import encode, prefix, windows
+from tasks.spec import integer
+
+__all__ = ["TASK", "Gain"]
+
+KEY_GAIN = 2.0  # nats that the long context must be worth to a key token
+KEY_NLL = 2.0  # nats that a key token may cost with it
+
+
+@dataclass(frozen=True)
+class Gain(Task):
+    """Mean of nll with a short context minus nll with the whole, in nats a token.
+
+    Above 0 the model, with the same patch, uses tokens further back than its trained length T; 0 is
+    what a window reaches, and below 0 the long context does harm. The long context is one pass over
+    the document's first `context_length` tokens; the short one is windows of T tokens whose first
+    scores all its tokens and later ones, T/2 further each, only their new half. So the first T
+    tokens gain nothing by definition: all others are counted, in buckets of their position in the
+    document and overall.
+
+    key_share is the share of key tokens among them: those to which the long context is worth more
+    than 2 nats and which cost less than 2 with it.
+
+    Source: the difference is that of Fang et al. 2024 (LongPPL), https://arxiv.org/abs/2410.23771,
+    whose thresholds key_share takes.
+
+    Differs: LongPPL finds key tokens with another, strong model, in windows of 4096 to 5119 tokens,
+    and gives their loss; here the patched model itself is asked, in windows of T/2 to T tokens.
+    """
+
+    name: ClassVar[str] = "gain"
+    bucket: int | None = integer("positions a bucket", "trained length")
+
+    def samples(
+        self,
+        documents: Sequence[Document],
+        tokenizer: Tokenizer,
+        context_length: int,
+        trained_length: int,
+        seed: int,
+    ) -> list[Sample]:
+        """Return one sample a document: the long pass, then the short ones."""
+        if context_length <= trained_length:
+            raise TaskError(
+                f"--len {context_length}: gain compares with the trained length {trained_length}; "
+                "give a greater --len"
+            )
+        bos = prefix(tokenizer)
+        need = context_length - len(bos)
+        samples = []
+        for document in documents:
+            text = encode(document, tokenizer, need, f"a length of {context_length}")[:need]
+            short = windows(text, trained_length - len(bos), max(1, trained_length // 2), bos)
+            samples.append(
+                Sample(
+                    id=f"{document.id}[0:{need}]",
+                    document=document.id,
+                    passes=(Pass((*bos, *text), 1), *short),
+                )
+            )
+        return samples
+
+    def score(self, sample: Sample, output: Output) -> list[Score]:
+        """Return (sum of gains, tokens) and (key tokens, tokens), overall and by position."""
+        long, *_ = output.nll
+        gained = np.concatenate(output.nll[1:]) - long
+        trained_length, context_length = len(sample.passes[1].tokens), len(sample.passes[0].tokens)
+        keys = (gained > KEY_GAIN) & (long < KEY_NLL)
+
+        def stats(low: int, high: int, position: str) -> list[Score]:
+            here = slice(low - 1, high - 1)  # the token at position 0 is not scored
+            count = float(high - low)
+            return [
+                Score("gain", (float(gained[here].sum()), count), position),
+                Score("key_share", (float(keys[here].sum()), count), position),
+            ]
+
+        scores = stats(trained_length, context_length, "")
+        step = self.bucket or trained_length
+        for low in range(trained_length, context_length, step):
+            high = min(low + step, context_length)
+            scores += stats(low, high, f"{low}:{high}")
+        return scores
+
+
+TASK = Gain
