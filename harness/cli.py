@@ -107,6 +107,7 @@ def _run_parser() -> Parser:
     add("--dtype", default="auto", help="auto, fp32, bf16 or fp16 (default: auto; fp32 on CPU)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--chunk", help="tokens a prefill forward (default: all in one)")
+    add("--trained-length", help="tokens the models were trained at (default: their config's)")
     add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
     add("--csv", type=Path, help="also write this command's rows to a file")
     add("--figure", type=Path, help="draw value against length as PNG")
@@ -117,6 +118,8 @@ def _run(argv: list[str]) -> int:
     options = _run_parser().parse_args(argv)
     lengths = parse_lengths(options.len) if options.len else None
     chunk = parse_length(options.chunk, "--chunk") if options.chunk else None
+    given = options.trained_length
+    trained_length = parse_length(given, "--trained-length") if given else None
     if options.n < 1:
         raise HarnessError(f"--n {options.n}: expected an integer of at least 1")
     if options.seed < 0:
@@ -151,6 +154,7 @@ def _run(argv: list[str]) -> int:
         dtype=DTYPES[options.dtype],
         device=options.device,
         chunk=chunk,
+        trained_length=trained_length,
     )
     return commands.measure(request, options.out, options.csv, options.figure)
 

@@ -39,6 +39,7 @@ class Request:
         dtype: name of a torch dtype, or auto.
         device: name of a torch device, or auto.
         chunk: tokens a prefill forward; None for one forward.
+        trained_length: tokens the models were trained at; None for what their configs say.
     """
 
     models: tuple[str, ...]
@@ -51,6 +52,7 @@ class Request:
     dtype: str
     device: str
     chunk: int | None
+    trained_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
     cells = []
     for name in dict.fromkeys(request.models):
         checkpoint = open_checkpoint(name)
-        trained_length = checkpoint.original_max_position_embeddings
+        trained_length = request.trained_length or checkpoint.original_max_position_embeddings
         for task in chosen_tasks:
             corpus = corpora[task.reads]
             for length in request.lengths or (trained_length,):
@@ -121,7 +123,7 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
                         corpus.documents, checkpoint.tokenizer, length, trained_length, request.seed
                     )
                 )
-                made = _Maker(request, device, checkpoint, corpus)
+                made = _Maker(request, device, checkpoint, corpus, trained_length)
                 cells += [made.cell(task, length, samples, patch) for patch in chosen_patches]
     return list({cell.template.cell: cell for cell in cells}.values())
 
@@ -141,6 +143,7 @@ class _Maker:
     device: torch.device
     checkpoint: Checkpoint
     corpus: Corpus
+    trained_length: int
 
     def cell(self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch) -> Cell:
         key = self._key(task, length, patch)
@@ -157,6 +160,7 @@ class _Maker:
             "patch": str(patch),
             "task": task.spec,
             "data_digest": self.corpus.digest,
+            "trained_length": self.trained_length,
             "context_length": length,
             "n": self.request.n,
             "seed": self.request.seed,
@@ -182,7 +186,6 @@ class _Maker:
             position="",
             better="",
             data=self.corpus.name,
-            trained_length=self.checkpoint.original_max_position_embeddings,
             n_scored_tokens=sum(map(_scored_tokens, samples)),
             metric_detail="",
             error="",

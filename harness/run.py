@@ -83,7 +83,9 @@ class _Measurement:
         start, status, error, samples = time.perf_counter(), "ok", "", []
         row = cell.template
         try:
-            with apply(self.engine.model, cell.patch, row.context_length) as applied:
+            with apply(
+                self.engine.model, cell.patch, row.context_length, row.trained_length
+            ) as applied:
                 row = replace(row, attention=applied.attention)
                 for note in applied.notes:
                     _say(self.bar, note)

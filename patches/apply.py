@@ -53,19 +53,22 @@ def trained_length(config: Any) -> int:
 
 
 @contextmanager
-def apply(model: PreTrainedModel, patch: Patch, context_length: int) -> Iterator[Applied]:
+def apply(
+    model: PreTrainedModel, patch: Patch, context_length: int, trained: int | None = None
+) -> Iterator[Applied]:
     """Put a patch on for the body of a `with`; the model is as before afterwards.
 
     Args:
         model: causal LM with one rotary embedding.
         patch: what `patches.parse` returned.
         context_length: whole token budget that length-dependent values are derived from.
+        trained: tokens the model was trained at; by default what its config says.
 
     Raises:
         PatchError: the model is not supported or already patched, or a layer range misses its
             layers.
     """
-    extent = Extent(context_length, trained_length(model.config), head_dim(model))
+    extent = Extent(context_length, trained or trained_length(model.config), head_dim(model))
     native = str(model.config._attn_implementation)
     keep = patch.keep(extent) if patch.keep else None
     if not patch.parts or keep is not None:

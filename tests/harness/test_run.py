@@ -113,6 +113,22 @@ def test_hidden_answers_are_scored_by_depth_and_drawn(
     assert "exact_match, higher is better" in printed and "depth 0" not in printed
 
 
+def test_a_given_trained_length_replaces_the_one_of_the_config(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    more = ["--task", "ppl(last=16)"]
+    assert main(command(checkpoint, data, tmp_path, *more)) == 0
+    assert main(command(checkpoint, data, tmp_path, *more, "--trained-length", "128")) == 0
+    values = {
+        (row["trained_length"], row["context_length"], row["patch"]): row["value"]
+        for row in table(tmp_path)
+        if row["metric"] == "nll"
+    }
+    assert len(values) == 8
+    assert values["64", "128", "truncate"] != values["64", "128", "none"]
+    assert values["128", "128", "truncate"] == values["128", "128", "none"]
+
+
 def test_data_that_no_task_reads_is_refused(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
