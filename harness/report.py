@@ -39,9 +39,10 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
     """Lay out all cells: one line a patch, one column a length.
 
     Values by depth are left to CSV and figure. The first metric of a task, and each of `metrics`,
-    comes with the paired differences to the baselines at the same length. A `*` marks a difference
-    that is not 0 as printed and whose interval is without zero, from 6 documents on: with fewer,
-    all of them agreeing is no rare event (p = 2 / 2^n). Time and memory come last.
+    comes with the paired differences to the baselines at the same length, and to the same patch at
+    the trained length. A `*` marks a difference that is not 0 as printed and whose interval is
+    without zero, from 6 documents on: with fewer, all of them agreeing is no rare event
+    (p = 2 / 2^n). Time and memory come last.
     """
     parts = []
     for group in series(records).values():
@@ -57,6 +58,11 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
                     table = _differences(group, metric, position, baseline)
                     if table:
                         parts.append(_block(f"{metric}: difference to {baseline}", group, table))
+                table, verdicts = _growth(group, metric, position)
+                if table:
+                    trained = render_length(group[0].rows[0].trained_length)
+                    title = f"{metric}: difference to the same patch at {trained}"
+                    parts.append(_block(title, group, table, verdicts))
         parts.append(_block("seconds / peak GiB", group, _costs(group)))
     return "\n".join(parts)
 
@@ -99,25 +105,60 @@ def _values(group: Sequence[Record], metric: str, position: str) -> Table:
 
 
 def _differences(group: Sequence[Record], metric: str, position: str, baseline: str) -> Table:
+    """Paired differences of every patch to the baseline at the same length."""
     references = {one.rows[0].context_length: one for one in group if one.rows[0].patch == baseline}
     table: Table = {}
     for record in group:
         row = record.rows[0]
         reference = references.get(row.context_length)
-        if reference is None or row.patch == baseline:
-            continue
-        ours, theirs = _stats(record, metric, position), _stats(reference, metric, position)
-        if not ours or ours.keys() != theirs.keys():
-            continue
-        documents = [document for _, document in ours]
-        value, low, high = paired_difference(
-            metric, list(ours.values()), [theirs[one] for one in ours], documents, row.seed
-        )
-        enough = len(set(documents)) >= FEWEST_DOCUMENTS
-        seen = abs(value) >= SMALLEST and (low > 0 or high < 0)
-        mark = "*" if enough and seen else " "
-        table[row.patch, row.context_length] = _with_interval(value, low, high, "+") + mark
-    return table
+        if reference is not None and row.patch != baseline:
+            table[row.patch, row.context_length] = _difference(record, reference, metric, position)
+    return {place: text for place, text in table.items() if text}
+
+
+def _growth(group: Sequence[Record], metric: str, position: str) -> tuple[Table, dict[str, str]]:
+    """Paired differences of every patch to itself at the trained length, and what they say.
+
+    This is Su's question: does the loss of the same tokens fall as the context grows? The verdict
+    is that of the longest context. Tasks whose samples differ by length give nothing.
+    """
+    trained = group[0].rows[0].trained_length
+    references = {one.rows[0].patch: one for one in group if one.rows[0].context_length == trained}
+    table: Table = {}
+    for record in group:
+        row = record.rows[0]
+        reference = references.get(row.patch)
+        if reference is not None and row.context_length > trained:
+            text = _difference(record, reference, metric, position)
+            if text:
+                table[row.patch, row.context_length] = text
+    longest = max((length for _, length in table), default=0)
+    verdicts = {
+        patch: f"{'falls' if text.startswith('-') else 'rises'} to {render_length(longest)}"
+        if text.endswith("*")
+        else "not told apart"
+        for (patch, length), text in table.items()
+        if length == longest
+    }
+    return table, verdicts
+
+
+def _difference(record: Record, reference: Record, metric: str, position: str) -> str:
+    """Text of the paired difference of two records; empty where their samples are not the same."""
+    ours, theirs = _stats(record, metric, position), _stats(reference, metric, position)
+    if not ours or ours.keys() != theirs.keys():
+        return ""
+    documents = [document for _, document in ours]
+    value, low, high = paired_difference(
+        metric,
+        list(ours.values()),
+        [theirs[one] for one in ours],
+        documents,
+        record.rows[0].seed,
+    )
+    seen = abs(value) >= SMALLEST and (low > 0 or high < 0)
+    mark = "*" if seen and len(set(documents)) >= FEWEST_DOCUMENTS else " "
+    return _with_interval(value, low, high, "+") + mark
 
 
 def _stats(record: Record, metric: str, position: str) -> dict[tuple[str, str], list[float]]:
@@ -148,8 +189,10 @@ def _with_interval(value: float, low: float | None, high: float | None, sign: st
     return f"{text(value)} [{text(low)}, {text(high)}]"
 
 
-def _block(title: str, group: Sequence[Record], table: Table) -> str:
-    """Align a table: patches in the order of the records, lengths rising."""
+def _block(
+    title: str, group: Sequence[Record], table: Table, verdicts: dict[str, str] | None = None
+) -> str:
+    """Align a table: patches in the order of the records, lengths rising, verdicts last."""
     patches = [
         patch
         for patch in dict.fromkeys(record.rows[0].patch for record in group)
@@ -158,6 +201,11 @@ def _block(title: str, group: Sequence[Record], table: Table) -> str:
     lengths = sorted({length for _, length in table})
     lines = [[title, *map(render_length, lengths)]]
     lines += [[patch, *(table.get((patch, one), "-") for one in lengths)] for patch in patches]
+    if verdicts:
+        for line, last in zip(
+            lines, ["", *(verdicts.get(one, "") for one in patches)], strict=True
+        ):
+            line.append(last)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from harness.figure import draw
+from harness.lengths import render_length
 from harness.report import render_tables
 from harness.results import Record
 from tests.harness.test_results import ROW
@@ -47,6 +48,32 @@ def test_a_difference_is_marked_from_six_documents_on(documents: int, marked: bo
     assert line(text, "difference to none", "ntk").endswith("*") is marked
     equal = [pair[0], measured("ntk", 64, nll)]
     assert not line(render_tables(equal), "difference to none", "ntk").endswith("*")
+
+
+def test_growth_is_paired_with_the_same_patch_at_the_trained_length_and_has_a_verdict() -> None:
+    trained = ROW.trained_length
+    nll = [float(index * index) for index in range(8)]
+    shifted = {"none": 0.5, "ntk": -0.25, "yarn": 0.0}
+    records = []
+    for patch, shift in shifted.items():
+        records.append(measured(patch, trained, nll))
+        records.append(measured(patch, 2 * trained, [9.0] * 8))
+        records.append(measured(patch, 4 * trained, [value + shift for value in nll]))
+    records.append(measured("pi", 4 * trained, nll))
+    title = f"nll: difference to the same patch at {render_length(trained)}"
+    text = render_tables(records)
+    table = text[text.index(title) :].split("\n\n")[0]
+    longest = render_length(4 * trained)
+    assert line(table, title, "none").endswith(f"+0.500 [+0.500, +0.500]*  rises to {longest}")
+    assert line(table, title, "ntk").endswith(f"-0.250 [-0.250, -0.250]*  falls to {longest}")
+    assert line(table, title, "yarn").endswith("not told apart")
+    assert "\npi" not in table
+
+
+def test_growth_needs_the_same_samples_at_both_lengths() -> None:
+    trained = ROW.trained_length
+    fewer = measured("none", 2 * trained, [1.0] * 7)
+    assert "same patch" not in render_tables([measured("none", trained, [1.0] * 8), fewer])
 
 
 def test_a_failed_cell_shows_its_status_in_its_place() -> None:
