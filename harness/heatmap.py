@@ -1,6 +1,7 @@
 """Heat maps: value by depth and context length, one panel a patch."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.lengths import render_length
@@ -9,6 +10,7 @@ from harness.results import Record, Row
 __all__ = ["DEPTH", "draw_heatmaps", "has_depths"]
 
 DEPTH = "depth "  # how the position of a value by depth begins
+OK = "ok"
 COLOURS = "RdYlGn"
 DARK = (0.25, 0.75)  # values outside are written in white
 
@@ -21,43 +23,57 @@ def has_depths(group: Sequence[Record]) -> bool:
 def draw_heatmaps(figure: Any, group: Sequence[Record]) -> None:
     """Draw one series on a figure or part of one: lengths to the right, depths downwards.
 
-    Cells without a value stay white; every cell has its value written in it, and the title the mean
-    over all of a patch's cells.
+    Every cell has its value written in it; failed ones stay white and have their status. The title
+    has the mean over lengths of the values of all samples.
     """
     rows = [row for record in group for row in record.rows if row.position.startswith(DEPTH)]
-    lengths = sorted({row.context_length for row in rows})
+    whole = [record.rows[0] for record in group]
+    lengths = sorted({row.context_length for row in whole})
     depths = sorted({_depth(row) for row in rows})
-    patches = list(dict.fromkeys(row.patch for row in rows))
+    patches = list(dict.fromkeys(row.patch for row in whole))
     first = rows[0]
     axes = figure.subplots(1, len(patches), sharey=True, squeeze=False)[0]
     for panel, patch in zip(axes, patches, strict=True):
+        own = [row for row in whole if row.patch == patch]
         values = {
             (row.context_length, _depth(row)): row.value
             for row in rows
             if row.patch == patch and row.value is not None
         }
-        grid = [
-            [values.get((length, depth), float("nan")) for length in lengths] for depth in depths
-        ]
-        panel.imshow(grid, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
-        for (length, depth), value in values.items():
-            colour = "black" if DARK[0] < value < DARK[1] else "white"
-            place = (lengths.index(length), depths.index(depth))
-            panel.annotate(
-                f"{value:.2g}", place, fontsize=7, color=colour, ha="center", va="center"
-            )
-        panel.set_xticks(range(len(lengths)), labels=list(map(render_length, lengths)), fontsize=8)
-        panel.set_yticks(range(len(depths)), labels=[f"{depth:g}" for depth in depths], fontsize=8)
-        within = sum(length <= first.trained_length for length in lengths)
-        if 0 < within < len(lengths):
-            panel.axvline(within - 0.5, color="black", linewidth=1.2)
-        mean = sum(values.values()) / len(values) if values else float("nan")
-        panel.set_title(f"{patch}\nmean {mean:.2f}", fontsize=9)
-        panel.set_xlabel("context length", fontsize=8)
+        _panel(panel, own, values, lengths, depths)
     axes[0].set_ylabel("depth (0 first)")
     figure.suptitle(
         f"{first.model}: {first.task}, {first.metric} (line: trained length)", fontsize=11
     )
+
+
+def _panel(
+    panel: Any,
+    own: Sequence[Row],
+    values: Mapping[tuple[int, float], float],
+    lengths: Sequence[int],
+    depths: Sequence[float],
+) -> None:
+    """One patch: its rows of all depths, and its values by length and depth."""
+    grid = [[values.get((length, depth), math.nan) for length in lengths] for depth in depths]
+    panel.imshow(grid, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+    for (length, depth), value in values.items():
+        colour = "black" if DARK[0] < value < DARK[1] else "white"
+        place = (lengths.index(length), depths.index(depth))
+        panel.annotate(f"{value:.2g}", place, fontsize=7, color=colour, ha="center", va="center")
+    for row in own:
+        if row.status != OK:
+            middle = (lengths.index(row.context_length), (len(depths) - 1) / 2)
+            panel.annotate(row.status, middle, fontsize=8, ha="center", va="center")
+    panel.set_xticks(range(len(lengths)), labels=list(map(render_length, lengths)), fontsize=8)
+    panel.set_yticks(range(len(depths)), labels=[f"{depth:g}" for depth in depths], fontsize=8)
+    within = sum(length <= own[0].trained_length for length in lengths)
+    if 0 < within < len(lengths):
+        panel.axvline(within - 0.5, color="black", linewidth=1.2)
+    means = [row.value for row in own if row.value is not None]
+    mean = f"mean {sum(means) / len(means):.2f}" if means else ""
+    panel.set_title(f"{own[0].patch}\n{mean}", fontsize=9)
+    panel.set_xlabel("context length", fontsize=8)
 
 
 def _depth(row: Row) -> float:

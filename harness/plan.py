@@ -147,7 +147,7 @@ class _Maker:
 
     def cell(self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch) -> Cell:
         key = self._key(task, length, patch)
-        return Cell(self.checkpoint, patch, task, samples, self._template(key, samples), key)
+        return Cell(self.checkpoint, patch, task, samples, self._template(key, task, samples), key)
 
     def _key(self, task: Task, length: int, patch: Patch) -> dict[str, Any]:
         checkpoint = self.checkpoint
@@ -171,7 +171,7 @@ class _Maker:
             "device": self.device.type,
         }
 
-    def _template(self, key: dict[str, Any], samples: tuple[Sample, ...]) -> Row:
+    def _template(self, key: dict[str, Any], task: Task, samples: tuple[Sample, ...]) -> Row:
         taken = {name: value for name, value in key.items() if name not in NOT_COLUMNS}
         taken["n"] = len({sample.document for sample in samples})
         return Row(
@@ -186,7 +186,7 @@ class _Maker:
             position="",
             better="",
             data=self.corpus.name,
-            n_scored_tokens=sum(map(_scored_tokens, samples)),
+            n_scored_tokens=sum(map(task.scored_tokens, samples)),
             metric_detail="",
             error="",
             device=_device_name(self.device),
@@ -194,10 +194,6 @@ class _Maker:
             code=_code(),
             cell=cell_id(key),
         )
-
-
-def _scored_tokens(sample: Sample) -> int:
-    return sum(len(one.tokens) - one.score_from for one in sample.passes)
 
 
 def _device_name(device: torch.device) -> str:

@@ -54,7 +54,8 @@ class Sample:
     """What the model is to do for one document.
 
     The id names the document and the end point: samples of the same id are paired across patches.
-    The model generates when `max_new_tokens` is above 0.
+    The model generates when `max_new_tokens` is above 0. `position` says where in its input the
+    answer stands, for tasks that score by it.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Sample:
     prompt: tuple[int, ...] = ()
     max_new_tokens: int = 0
     reference: str = ""
+    position: str = ""
     reference_tokens: tuple[int, ...] = ()
 
 
@@ -115,6 +117,10 @@ class Task(ABC):
         Raises:
             TaskError: the length, a parameter or a document does not fit the others.
         """
+
+    def scored_tokens(self, sample: Sample) -> int:
+        """Tokens of the passes that the metrics rest on."""
+        return sum(len(one.tokens) - one.score_from for one in sample.passes)
 
     @abstractmethod
     def score(self, sample: Sample, output: Output) -> list[Score]:

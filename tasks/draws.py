@@ -22,7 +22,7 @@ class Draws:
         self._count = 0
 
     def below(self, end: int) -> int:
-        """Draw an integer from 0 to end - 1."""
+        """Draw an integer from 0 to end - 1; end is far below 2**64."""
         return int.from_bytes(self._next()[:8], "big") * end >> 64
 
     def _next(self) -> bytes:
@@ -41,6 +41,13 @@ class Draws:
         """Draw a number of `count` digits that does not begin with 0."""
         first = 10 ** (count - 1)
         return str(first + self.below(9 * first))
+
+    def different(self, count: int, numbers: int) -> list[str]:
+        """Draw different numbers of `count` digits."""
+        found: dict[str, None] = {}
+        while len(found) < numbers:
+            found[self.digits(count)] = None
+        return list(found)
 
     def uuid(self) -> str:
         """Draw 32 hex digits in the form 8-4-4-4-12."""

@@ -20,12 +20,14 @@ KEY_NLL = 2.0  # nats that a key token may cost with it
 class Gain(Task):
     """Mean of nll with a short context minus nll with the whole, in nats a token.
 
-    Above 0 the model, with the same patch, uses tokens further back than its trained length T; 0 is
-    what a window reaches, and below 0 the long context does harm. The long context is one pass over
-    the document's first `context_length` tokens; the short one is windows of T tokens whose first
-    scores all its tokens and later ones, T/2 further each, only their new half. So the first T
-    tokens gain nothing by definition: all others are counted, in buckets of their position in the
-    document and overall.
+    The long context is one pass over the document's first `context_length` tokens. The short one is
+    windows of the trained length T, with the same patch: the first scores all its tokens, later
+    ones, T/2 further each, only their new half, with T/2 to T tokens of context. Tokens beyond the
+    first T are counted, in buckets of their position in the document and overall.
+
+    `truncate` gains 0 by construction, and a model that sees its newest T tokens alone a little
+    more: what is above a `window` of T says that further tokens are used. Below 0 the long context
+    does harm.
 
     key_share is the share of key tokens among them: those to which the long context is worth more
     than 2 nats and which cost less than 2 with it.
@@ -68,6 +70,10 @@ class Gain(Task):
                 )
             )
         return samples
+
+    def scored_tokens(self, sample: Sample) -> int:
+        """Tokens beyond the trained length."""
+        return len(sample.passes[0].tokens) - len(sample.passes[1].tokens)
 
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (sum of gains, tokens) and (key tokens, tokens), overall and by position."""

@@ -1,21 +1,25 @@
 """Prompts that hide something: a head, filler with needles between its pieces, and a question."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, count, cycle, islice
 
 from tasks.base import TaskError, Tokenizer
 from tasks.fit import prefix
 
-__all__ = ["DEPTHS", "depth_of", "following", "hide", "pieces", "ring", "sentences"]
+__all__ = ["DEPTHS", "Haystack", "depth_of", "following", "hide", "pieces", "position_of"]
 
 Tokens = tuple[int, ...]
-ANCHOR = "."
+ANCHORS = (".", "a", "1")
 BATCH = 64
 DEPTHS = 5
+LONGEST = 64  # tokens of a piece; a longer sentence is cut into pieces
 # A sentence with the blanks before it; a blank line ends one too.
-SENTENCE = re.compile(r"\s*\S.*?(?:[.!?]+[\"')\]]*(?=\s)|(?=\n[ \t]*\n)|\Z)", re.DOTALL)
+SENTENCE = re.compile(
+    r"\s*\S.*?(?:[.!?]+[\"')\]”’»]*(?=\s)|[。！？…]+[”’」』）]*|(?=\n[ \t]*\n)|\Z)",  # noqa: RUF001
+    re.DOTALL,
+)
 
 
 def following(tokenizer: Tokenizer, text: str) -> Tokens:
@@ -24,13 +28,13 @@ def following(tokenizer: Tokenizer, text: str) -> Tokens:
 
 
 def following_all(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tokens]:
-    """The same for many texts at once."""
-    anchor = tokenizer.encode(ANCHOR)
-    both = tokenizer.encode_batch([ANCHOR + text for text in texts])
-    return [
-        tuple(tokens[len(anchor) :] if tokens[: len(anchor)] == anchor else tokenizer.encode(text))
-        for text, tokens in zip(texts, both, strict=True)
-    ]
+    """The same for many texts: encoded behind an anchor that does not merge with them."""
+    for anchor in ANCHORS:
+        before = tokenizer.encode(anchor)
+        both = tokenizer.encode_batch([anchor + text for text in texts])
+        if all(tokens[: len(before)] == before for tokens in both):
+            return [tuple(tokens[len(before) :]) for tokens in both]
+    return [tuple(tokens) for tokens in tokenizer.encode_batch(texts)]
 
 
 def pieces(tokenizer: Tokenizer, texts: Iterator[str]) -> Iterator[Tokens]:
@@ -39,37 +43,59 @@ def pieces(tokenizer: Tokenizer, texts: Iterator[str]) -> Iterator[Tokens]:
         yield from following_all(tokenizer, batch)
 
 
-def sentences(text: str, tokenizer: Tokenizer, need: int) -> list[Tokens]:
-    """Tokens of the text's sentences in order, until there are `need`, or no more text.
+class Haystack:
+    """The sentences of a text, encoded when they are needed and only once."""
 
-    Raises:
-        TaskError: there is no text.
-    """
-    found: list[Tokens] = []
-    total = 0
-    texts = (" " + " ".join(match[0].split()) for match in SENTENCE.finditer(text))
-    for sentence in pieces(tokenizer, texts):
-        found.append(sentence)
-        total += len(sentence)
-        if total >= need:
-            break
-    if not total:
-        raise TaskError("no text to hide a needle in; give documents with --data")
-    return found
+    def __init__(self, text: str, tokenizer: Tokenizer) -> None:
+        """Find the sentences.
 
+        Raises:
+            TaskError: there is no text.
+        """
+        text = text.rstrip()
+        found = list(SENTENCE.finditer(text))
+        if not found:
+            raise TaskError("no text to hide a needle in; give documents with --data")
+        self._starts = [match.start() for match in found]
+        self._sentences = [" " + " ".join(match[0].split()) for match in found]
+        self._tokens: list[Tokens] = [()] * len(found)
+        self._end = len(text)
+        self._tokenizer = tokenizer
 
-def ring(pieces: Sequence[Tokens], start: int) -> Iterator[Tokens]:
-    """All pieces from `start` on, over and over."""
-    while True:
-        yield from pieces[start:]
-        yield from pieces[:start]
+    def read(self, share: float) -> Iterator[Tokens]:
+        """Pieces from the first sentence behind a share of the text on, over and over."""
+        first = bisect_left(self._starts, share * self._end)
+        for step in count():
+            place = (first + step) % len(self._sentences)
+            if not self._tokens[place]:
+                self._encode(place)
+            sentence = self._tokens[place]
+            for start in range(0, len(sentence), LONGEST):
+                yield sentence[start : start + LONGEST]
+
+    def _encode(self, place: int) -> None:
+        batch = self._sentences[place : place + BATCH]
+        self._tokens[place : place + BATCH] = following_all(self._tokenizer, batch)
 
 
 def depth_of(index: int, depth: float | None, depths: int) -> float:
-    """Return the depth of a sample: the one given, or its turn of `depths` from 0 to 1."""
+    """Return the depth of a sample: the one given, or its turn of `depths` from 0 to 1.
+
+    Both ends come first and then the one furthest from all before it, so that few samples cover the
+    text as well as they can.
+    """
     if depth is not None:
         return depth
-    return index % depths / max(1, depths - 1)
+    order = [0, depths - 1][:depths]
+    while len(order) < depths:
+        rest = (place for place in range(depths) if place not in order)
+        order.append(max(rest, key=lambda place: min(abs(place - one) for one in order)))
+    return order[index % depths] / max(1, depths - 1)
+
+
+def position_of(depth: float) -> str:
+    """The position of a value by depth."""
+    return f"depth {f'{depth:.6f}'.rstrip('0').rstrip('.')}"
 
 
 def hide(
@@ -78,57 +104,65 @@ def hide(
     filler: Iterator[Tokens],
     needles: Sequence[tuple[float, Tokens]],
     question: str,
-    length: int,
-    new: int,
-    cut: bool = True,
+    budget: tuple[int, int],
+    padding: str = "",
 ) -> Tokens:
-    """Return BOS, head, filler with the needles in it, and question: at most `length - new` tokens.
+    """Return BOS, padding, head, filler with needles, question, with room for the answer.
 
     A needle of depth d stands behind the first d of the filler's tokens, at the nearest border of
-    two pieces; needles of the same place keep their order.
+    two pieces; needles of the same place keep their order. What the pieces leave of the room is
+    filled to the token: by padding over and over, or behind the head by the end of the next piece.
 
     Args:
         tokenizer: of the model.
-        head: what comes first.
+        head: what comes before the filler.
         filler: pieces to fill the room with, without end.
         needles: (depth in [0, 1], tokens).
         question: what comes last.
-        length: tokens of prompt and answer.
-        new: tokens of the answer.
-        cut: whether the last piece may be cut, to fill the length to the token.
+        budget: tokens of prompt and answer, and of the answer.
+        padding: sentence that fills the rest.
 
     Raises:
-        TaskError: the length is too small.
+        TaskError: the budget is too small.
     """
-    before = (*prefix(tokenizer), *tokenizer.encode(head))
+    before = following(tokenizer, head) if padding else tuple(tokenizer.encode(head))
     after = following(tokenizer, question)
-    fixed = new + len(before) + len(after) + sum(len(needle) for _, needle in needles)
-    chosen = _fill(filler, length - fixed, cut)
-    if not chosen:
+    length, new = budget
+    bos = prefix(tokenizer)
+    fixed = new + len(bos) + len(before) + len(after) + sum(len(needle) for _, needle in needles)
+    chosen, rest = _fill(filler, length - fixed)
+    if padding:
+        backwards = cycle(reversed(following(tokenizer, padding)))
+        size = max(0, length - fixed - sum(map(len, chosen)))
+        before, rest = (*reversed(list(islice(backwards, size))), *before), ()
+    if len(chosen) < DEPTHS - 1:
         raise TaskError(
-            f"--len {length}: no room for filler beside the {fixed} tokens of task, needles, "
-            "question and answer; raise --len"
+            f"--len {length}: {len(chosen)} pieces of filler fit beside the {fixed} tokens of "
+            f"task, needles, question and answer, and {DEPTHS - 1} are needed; raise --len"
         )
+    return (*bos, *before, *rest, *_spread(chosen, needles), *after)
+
+
+def _spread(chosen: Sequence[Tokens], needles: Sequence[tuple[float, Tokens]]) -> Iterator[int]:
+    """All tokens of the pieces, each needle at the border nearest to its depth."""
     ends = [0, *accumulate(map(len, chosen))]
     places: list[list[Tokens]] = [[] for _ in ends]
     for depth, needle in needles:
         places[_nearest(ends, depth * ends[-1])].append(needle)
-    body = chain.from_iterable(
-        chain(*here, piece) for here, piece in zip(places, [*chosen, ()], strict=True)
-    )
-    return (*before, *body, *after)
+    for here, piece in zip(places, [*chosen, ()], strict=True):
+        yield from chain(*here, piece)
 
 
-def _fill(filler: Iterator[Tokens], free: int, cut: bool) -> list[Tokens]:
-    """Take pieces while they fit into `free` tokens, and part of one more if it may be cut."""
+def _fill(filler: Iterator[Tokens], free: int) -> tuple[list[Tokens], Tokens]:
+    """Take pieces while they fit into `free` tokens; the end of the next one fills the rest."""
     chosen: list[Tokens] = []
     while free > 0:
         piece = next(filler)
-        if len(piece) > free and not cut:
-            break
-        chosen.append(piece[:free])
-        free -= len(chosen[-1])
-    return chosen
+        if len(piece) > free:
+            return chosen, piece[-free:]
+        chosen.append(piece)
+        free -= len(piece)
+    return chosen, ()
 
 
 def _nearest(ends: Sequence[int], wanted: float) -> int:

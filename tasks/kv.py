@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Task, Tokenizer
 from tasks.draws import Draws
-from tasks.haystack import DEPTHS, depth_of, following, hide, pieces
+from tasks.haystack import DEPTHS, depth_of, following, hide, pieces, position_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "KeyValue"]
 
-HEAD = "Read this JSON object. The value of one of its keys is asked for below it.\n\n{"
+HEAD = "\n\nThis is a JSON object. The value of one of its keys is asked for below it.\n\n{"
+PADDING = " Read with care."
 PAIR = '\n "{key}": "{value}",'
 QUESTION = '\n "{last}": "{other}"\n}}\n\nKey: "{key}"\nIts value: "'
 SPARE = 2  # tokens of the answer besides the value
@@ -21,9 +22,10 @@ SPARE = 2  # tokens of the answer besides the value
 class KeyValue(Task):
     """Whether the value of one key of a JSON object of random UUIDs is given back.
 
-    As many pairs as fit fill the length, to within one pair. The pair asked for stands at the depth
-    (0, 0.25, 0.5, 0.75 or 1 in turn where none is given), at the nearest border of two pairs, at
-    depth 1 last but one; there is a value of all and one by depth.
+    As many pairs as fit fill the length; what they leave is filled by a sentence over and over, in
+    front. The pair asked for stands at the depth (0, 0.25, 0.5, 0.75 or 1 in turn where none is
+    given), at the nearest border of two pairs, at depth 1 last but one; there is a value of all and
+    one by depth.
 
     Source: Liu et al. 2023 (Lost in the Middle), https://arxiv.org/abs/2307.03172, and
     Zhang et al. 2024 (InfiniteBench), https://arxiv.org/abs/2402.13718, Retrieve.KV.
@@ -57,14 +59,14 @@ class KeyValue(Task):
                 pieces(tokenizer, _pairs(draws)),
                 [(depth, following(tokenizer, PAIR.format(key=key, value=value)))],
                 QUESTION.format(key=key, last=draws.uuid(), other=draws.uuid()),
-                context_length,
-                new,
-                cut=False,
+                (context_length, new),
+                PADDING,
             )
             samples.append(
                 Sample(
-                    id=f"{document.id}, depth {depth:g}",
+                    id=f"{document.id}, {position_of(depth)}",
                     document=document.id,
+                    position=position_of(depth),
                     prompt=prompt,
                     max_new_tokens=new,
                     reference=value,
@@ -75,8 +77,7 @@ class KeyValue(Task):
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (1 if the value is in the answer, 1), of all and by depth."""
         right = float(sample.reference in output.text)
-        position = sample.id.partition(", ")[2]
-        return [Score("string_match", (right, 1.0), place) for place in ("", position)]
+        return [Score("string_match", (right, 1.0), place) for place in ("", sample.position)]
 
 
 def _pairs(draws: Draws) -> Iterator[str]:

@@ -6,14 +6,13 @@ from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Task, Tokenizer
 from tasks.draws import Draws
-from tasks.haystack import DEPTHS, depth_of, following, hide, pieces
+from tasks.haystack import DEPTHS, depth_of, following, hide, pieces, position_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "Lines"]
 
-HEAD = (
-    "Every line below has a label and holds a number. The number of one line is asked for last.\n"
-)
+HEAD = "\n\nEach line has a label and holds a number. The number of one line is asked for last.\n"
+PADDING = " Read with care."
 LINE = "\nline {label}: its number is {number}."
 QUESTION = "\n\nWhich number does line {label} hold? line {label}: its number is"
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
@@ -25,9 +24,10 @@ SPARE = 4  # tokens of the answer besides the number
 class Lines(Task):
     """Whether the number of one of many labelled lines is given back.
 
-    As many lines as fit fill the length, to within one line. Labels are two made-up words, all
-    different; numbers have 5 digits. The line asked for stands at the depth (0, 0.25, 0.5, 0.75 or
-    1 in turn where none is given); there is a value of all and one by depth.
+    As many lines as fit fill the length; what they leave is filled by a sentence over and over, in
+    front. Labels are two made-up words, all different; numbers have 5 digits. The line asked for
+    stands at the depth (0, 0.25, 0.5, 0.75 or 1 in turn where none is given); there is a value of
+    all and one by depth.
 
     Source: Li et al. 2023 (LongChat, LongEval), https://lmsys.org/blog/2023-06-29-longchat, the
     task lines.
@@ -61,14 +61,14 @@ class Lines(Task):
                 pieces(tokenizer, _lines(draws, label)),
                 [(depth, following(tokenizer, LINE.format(label=label, number=number)))],
                 QUESTION.format(label=label),
-                context_length,
-                new,
-                cut=False,
+                (context_length, new),
+                PADDING,
             )
             samples.append(
                 Sample(
-                    id=f"{document.id}, depth {depth:g}",
+                    id=f"{document.id}, {position_of(depth)}",
                     document=document.id,
+                    position=position_of(depth),
                     prompt=prompt,
                     max_new_tokens=new,
                     reference=number,
@@ -79,8 +79,7 @@ class Lines(Task):
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (1 if the number is in the answer, 1), of all and by depth."""
         right = float(sample.reference in output.text)
-        position = sample.id.partition(", ")[2]
-        return [Score("string_match", (right, 1.0), place) for place in ("", position)]
+        return [Score("string_match", (right, 1.0), place) for place in ("", sample.position)]
 
 
 def _label(draws: Draws) -> str:

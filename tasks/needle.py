@@ -1,12 +1,13 @@
 """Sentences with numbers hidden in real text; the numbers are asked for at the end."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Task, TaskError, Tokenizer
 from tasks.draws import Draws
-from tasks.haystack import DEPTHS, depth_of, following, hide, ring, sentences
+from tasks.haystack import DEPTHS, Haystack, depth_of, following, hide, position_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "Needle"]
@@ -16,6 +17,9 @@ NEEDLE = " The {key} number is {value}."
 ONE = "\n\nWhich is the {keys} number in the text? The {keys} number is"
 MANY = "\n\nWhich are all {keys} numbers in the text? The {keys} numbers are"
 DIGITS = 7
+MOST_DIGITS = 18
+NUMBER = re.compile(r"\d+")
+PLACES = 1 << 32
 SPARE = 4  # tokens of the answer besides the values and what stands between them
 FIRST = (
     "amber ancient bitter blue bold brave brief broad calm clever cold dark deep dusty early "
@@ -36,18 +40,20 @@ SECOND = (
 class Needle(Task):
     """Share of the hidden values that the answer holds.
 
-    The haystack is the whole text of the data, from a sentence drawn for each sample on, over and
-    over, to the token. `keys` different keys have `values` values each; the first `queries` of the
-    keys are asked for. The first value asked for stands at the depth, behind the sentence nearest
-    to it, every other needle at a depth of its own. Depths are 0, 0.25, 0.5, 0.75 and 1 in turn
-    where none is given; there is a value of all and one by depth.
+    The haystack is the whole text of the data, from a sentence on that is drawn for each sample and
+    the same at every length, over and over, to the token. `keys` different keys have `values`
+    values each; the first `queries` of the keys are asked for. The first value asked for stands at
+    the depth, behind the sentence nearest to it, every other needle at a depth of its own. Depths
+    are 0, 0.25, 0.5, 0.75 and 1 in turn where none is given; there is a value of all and one by
+    depth.
 
     Source: Kamradt's needle in a haystack (github.com/gkamradt/needle-in-a-haystack) in the form
     of RULER (Hsieh et al. 2024), https://arxiv.org/abs/2404.06654, tasks niah_*: single by default,
     multi-key with keys=4, multi-value with values=4, multi-query with queries=4.
 
-    Differs: own words and keys; needles stand at the nearest sentence, not at one of 40 depths; as
-    many tokens are generated as the values need, and a few more, instead of 128.
+    Differs: own words and keys; the answer's numbers must be whole, where RULER looks for
+    substrings; needles stand at the nearest sentence, not at one of 40 depths; as many tokens are
+    generated as the values need, and a few more, instead of 128.
     """
 
     name: ClassVar[str] = "needle"
@@ -59,6 +65,26 @@ class Needle(Task):
     queries: int | None = integer("keys asked for", "1")
     digits: int | None = integer("digits of a value", str(DIGITS))
 
+    def __post_init__(self) -> None:
+        """Refuse counts that do not go together."""
+        queries, keys, values, digits = self._counts()
+        most = len(FIRST.split())
+        if not queries <= keys <= most:
+            raise TaskError(
+                f"needle(keys={keys},queries={queries}): expected at least as many keys as queries "
+                f"and at most {most}"
+            )
+        if digits > MOST_DIGITS or keys * values > 9 * 10 ** (digits - 1) // 2:
+            raise TaskError(
+                f"needle(digits={digits}): expected at most {MOST_DIGITS}, and enough for "
+                f"{keys * values} different numbers"
+            )
+
+    def _counts(self) -> tuple[int, int, int, int]:
+        """Queries, keys, values and digits."""
+        queries = self.queries or 1
+        return queries, self.keys or queries, self.values or 1, self.digits or DIGITS
+
     def samples(
         self,
         documents: Sequence[Document],
@@ -68,37 +94,31 @@ class Needle(Task):
         seed: int,
     ) -> list[Sample]:
         """Return one sample a document; the haystack is its text."""
-        read: dict[str, list[tuple[int, ...]]] = {}
+        read: dict[str, Haystack] = {}
         samples = []
         for index, document in enumerate(documents):
             if document.text not in read:
-                read[document.text] = sentences(document.text, tokenizer, 2 * context_length)
-            pieces = read[document.text]
+                read[document.text] = Haystack(document.text, tokenizer)
             draws = Draws(seed, self.name, index)
-            samples.append(self._sample(index, document, pieces, draws, tokenizer, context_length))
+            filler = read[document.text].read(draws.below(PLACES) / PLACES)
+            samples.append(self._sample(index, document, filler, draws, tokenizer, context_length))
         return samples
 
     def _sample(
         self,
         index: int,
         document: Document,
-        pieces: Sequence[tuple[int, ...]],
+        filler: Iterator[tuple[int, ...]],
         draws: Draws,
         tokenizer: Tokenizer,
         context_length: int,
     ) -> Sample:
-        queries, values = self.queries or 1, self.values or 1
-        keys = self.keys or queries
-        if queries > keys:
-            raise TaskError(
-                f"needle(keys={keys},queries={queries}): asks for more keys than it has"
-            )
-        if keys > len(FIRST.split()):
-            raise TaskError(f"needle(keys={keys}): expected at most {len(FIRST.split())}")
+        queries, keys, values, digits = self._counts()
         depth = depth_of(index, self.depth, self.depths or DEPTHS)
         first, second = draws.pick(FIRST.split(), keys), draws.pick(SECOND.split(), keys)
         named = [f"{a} {b}" for a, b in zip(first, second, strict=True)]
-        numbers = [[draws.digits(self.digits or DIGITS) for _ in range(values)] for _ in named]
+        drawn = draws.different(digits, keys * values)
+        numbers = [drawn[start : start + values] for start in range(0, len(drawn), values)]
         needles = [
             (
                 draws.below(1001) / 1000,
@@ -112,11 +132,11 @@ class Needle(Task):
         asked = ", ".join(named[: queries - 1]) + " and " * (queries > 1) + named[queries - 1]
         question = (ONE if len(answer) == 1 else MANY).format(keys=asked)
         new = len(following(tokenizer, " " + ", ".join(answer) + ".")) + SPARE * len(answer)
-        start = draws.below(len(pieces))
-        prompt = hide(tokenizer, HEAD, ring(pieces, start), needles, question, context_length, new)
+        prompt = hide(tokenizer, HEAD, filler, needles, question, (context_length, new))
         return Sample(
-            id=f"{document.id}, depth {depth:g}",
+            id=f"{document.id}, {position_of(depth)}",
             document=document.id,
+            position=position_of(depth),
             prompt=prompt,
             max_new_tokens=new,
             reference=" ".join(answer),
@@ -125,9 +145,9 @@ class Needle(Task):
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (share of the values in the answer, 1), of all and by depth."""
         wanted = sample.reference.split()
-        share = sum(value in output.text for value in wanted) / len(wanted)
-        position = sample.id.partition(", ")[2]
-        return [Score("string_match", (share, 1.0), place) for place in ("", position)]
+        found = set(NUMBER.findall(output.text))
+        share = sum(value in found for value in wanted) / len(wanted)
+        return [Score("string_match", (share, 1.0), place) for place in ("", sample.position)]
 
 
 TASK = Needle

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import ClassVar
 
-from tasks.base import Document, Output, Sample, Score, Task, Tokenizer
+from tasks.base import Document, Output, Sample, Score, Task, TaskError, Tokenizer
 from tasks.draws import Draws
-from tasks.haystack import DEPTHS, depth_of, following, hide, ring
+from tasks.haystack import DEPTHS, depth_of, following, hide, position_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "Passkey"]
@@ -24,16 +25,17 @@ NEEDLE = " The pass key is {key}. Keep it in mind. {key} is the pass key."
 QUESTION = "\nWhat is the pass key? The pass key is"
 MAX_NEW = 10
 DIGITS = 5
+MOST_DIGITS = 18
 NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class Passkey(Task):
-    """Whether a number hidden in filler is given back: the first integer of 10 tokens equals it.
+    """Whether a number hidden in filler is given back: the first integer of the answer equals it.
 
-    Filler, of five sentences over and over, fills the length to the token. Sample i has its own
-    key, and depth 0, 0.25, 0.5, 0.75 or 1 in turn where none is given; there is a value of all and
-    one by depth.
+    The answer has 10 tokens, or as many more as the key needs. Filler, of five sentences over and
+    over, fills the length to the token. Sample i has its own key, and depth 0, 0.25, 0.5, 0.75 or 1
+    in turn where none is given; there is a value of all and one by depth.
 
     Source: Mohtashami and Jaggi 2023 (landmark attention), https://arxiv.org/abs/2305.16300; used
     by PI (2306.15595), YaRN (2309.00071) and Self-Extend (2401.01325).
@@ -47,6 +49,11 @@ class Passkey(Task):
     depth: float | None = fraction("share of the filler before the key", "in turn")
     depths: int | None = integer("depths that samples take in turn", str(DEPTHS))
     digits: int | None = integer("digits of the key", str(DIGITS))
+
+    def __post_init__(self) -> None:
+        """Refuse a key that is too long."""
+        if (self.digits or DIGITS) > MOST_DIGITS:
+            raise TaskError(f"passkey(digits={self.digits}): expected at most {MOST_DIGITS}")
 
     def samples(
         self,
@@ -62,22 +69,23 @@ class Passkey(Task):
         for index, document in enumerate(documents):
             key = Draws(seed, self.name, index).digits(self.digits or DIGITS)
             depth = depth_of(index, self.depth, self.depths or DEPTHS)
+            new = max(MAX_NEW, len(following(tokenizer, f" {key}.")) + 1)
             needle = following(tokenizer, NEEDLE.format(key=key))
             prompt = hide(
                 tokenizer,
                 HEAD,
-                ring(filler, 0),
+                cycle(filler),
                 [(depth, needle)],
                 QUESTION,
-                context_length,
-                MAX_NEW,
+                (context_length, new),
             )
             samples.append(
                 Sample(
-                    id=f"{document.id}, depth {depth:g}",
+                    id=f"{document.id}, {position_of(depth)}",
                     document=document.id,
+                    position=position_of(depth),
                     prompt=prompt,
-                    max_new_tokens=MAX_NEW,
+                    max_new_tokens=new,
                     reference=key,
                 )
             )
@@ -87,8 +95,7 @@ class Passkey(Task):
         """Return (1 if the first integer is the key, 1), of all and by depth."""
         number = NUMBER.search(output.text)
         right = float(number is not None and int(number[0]) == int(sample.reference))
-        position = sample.id.partition(", ")[2]
-        return [Score("exact_match", (right, 1.0), place) for place in ("", position)]
+        return [Score("exact_match", (right, 1.0), place) for place in ("", sample.position)]
 
 
 TASK = Passkey

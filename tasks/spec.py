@@ -18,7 +18,7 @@ __all__ = [
 
 CALL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 INTEGER = re.compile(r"([0-9]+)([km]?)")
-FRACTION = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
+FRACTION = re.compile(r"[0-9]+(\.[0-9]{1,6})?|\.[0-9]{1,6}")
 UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 T = TypeVar("T")
@@ -117,7 +117,10 @@ def _integer(name: str, key: str, value: str) -> int:
 
 def _fraction(name: str, key: str, value: str) -> float:
     if not FRACTION.fullmatch(value) or float(value) > 1:
-        raise TaskError(f"{name}({key}={value}): expected a number from 0 to 1, such as 0.25")
+        raise TaskError(
+            f"{name}({key}={value}): expected a number from 0 to 1 with at most 6 decimals, "
+            "such as 0.25"
+        )
     return float(value)
 
 
@@ -132,7 +135,9 @@ def canonical(task: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def parameters(cls: Any) -> list[str]:

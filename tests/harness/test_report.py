@@ -76,6 +76,22 @@ def test_growth_needs_the_same_samples_at_both_lengths() -> None:
     assert "same patch" not in render_tables([measured("none", trained, [1.0] * 8), fewer])
 
 
+def test_positions_are_left_out_where_there_is_a_value_of_all_and_shown_where_there_is_none() -> (
+    None
+):
+    (both,) = [measured("none", 64, [1.0, 2.0])]
+    half = dataclasses.replace(both.rows[0], position="0:32")
+    with_all = Record(both.key, (both.rows[0], half), both.samples)
+    assert "at 0:32" not in render_tables([with_all])
+    assert "nll at 0:32" in render_tables([Record(both.key, (half,), ())])
+
+
+def test_a_difference_that_is_printed_as_zero_is_not_marked() -> None:
+    nll = [float(index) for index in range(8)]
+    pair = [measured("none", 64, nll), measured("ntk", 64, [value + 1e-5 for value in nll])]
+    assert "+0.000 [+0.000, +0.000]\n" in render_tables(pair)
+
+
 def test_a_failed_cell_shows_its_status_in_its_place() -> None:
     assert line(render_tables(RECORDS), "nll, lower", "ntk").split()[-1] == "oom"
 

@@ -81,7 +81,7 @@ def test_hidden_answers_are_scored_by_depth_and_drawn(
     def answer(engine: object, prompt: tuple[int, ...], new: int, keep: int | None) -> list[int]:
         text = tokenizer.decode([one for one in prompt if one < 256])
         found = re.search(r"pass key is (\d+)", text)
-        known = found is not None and found.start() > len(text) // 3
+        known = found is not None and found.start() > 0.45 * len(text)
         return tokenizer.encode(found[1])[:new] if found and known else [0] * new
 
     monkeypatch.setattr(run_module.Engine, "generate", answer)
@@ -98,12 +98,12 @@ def test_hidden_answers_are_scored_by_depth_and_drawn(
             if row["context_length"] == length
         }
         assert values == {
-            "": (pytest.approx(3 / 7), "7"),
+            "": (pytest.approx(4 / 7), "7"),
             "depth 0": (0.0, "2"),
-            "depth 0.25": (0.0, "2"),
+            "depth 1": (1.0, "2"),
             "depth 0.5": (1.0, "1"),
+            "depth 0.25": (0.0, "1"),
             "depth 0.75": (1.0, "1"),
-            "depth 1": (1.0, "1"),
         }
     assert {row["data"] for row in rows} == {""}
     needles = [row for row in table(out) if row["task"] == "needle"]

@@ -46,6 +46,10 @@ def test_pick_takes_different_items_in_every_order():
     assert sorted(draws.pick(items, 3)) == items == [1, 2, 3]
 
 
+def test_different_numbers_differ_even_where_few_are_left():
+    assert sorted(Draws("few").different(1, 9)) == list("123456789")
+
+
 def test_digits_and_uuids_have_their_form():
     draws = Draws("form")
     assert all(len(text) == 3 and text[0] != "0" for text in (draws.digits(3) for _ in range(300)))

@@ -50,3 +50,21 @@ def test_gain_is_short_minus_long_beyond_the_trained_length_by_bucket():
 def test_a_length_within_the_trained_one_is_refused():
     with pytest.raises(TaskError, match="--len 8: gain compares with the trained length 8"):
         parse("gain").samples([TEXT], Bytes(), 8, 8, seed=0)
+
+
+def test_a_model_that_sees_its_trained_length_alone_gains_little_and_truncate_nothing():
+    (sample,) = parse("gain").samples([TEXT], Bytes(), 64, 16, seed=0)
+
+    def cost(context: int) -> float:
+        return 4.0 * context**-0.5
+
+    def nll(one, most):
+        places = range(one.score_from, len(one.tokens))
+        return np.array([cost(min(place, most)) for place in places])
+
+    short = tuple(nll(one, 16) for one in sample.passes[1:])
+    window = Output((nll(sample.passes[0], 15), *short), ())
+    far = Output((nll(sample.passes[0], 64), *short), ())
+    scores = [parse("gain").score(sample, one)[0].stats for one in (window, far)]
+    assert 0 < scores[0][0] / scores[0][1] < 0.4 < scores[1][0] / scores[1][1]
+    assert parse("gain").scored_tokens(sample) == 64 - 16 == scores[0][1]

@@ -1,16 +1,34 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import pytest
 
 from tasks import TaskError
-from tasks.haystack import depth_of, following, hide, ring, sentences
+from tasks.haystack import Haystack, depth_of, following, hide, position_of
 from tests.tasks.toy import Bytes
 
 HEAD, QUESTION = "Head.", "\nQ?"
 FILLER = [tuple(f" {'x' * size}.".encode()) for size in (3, 8, 5, 13, 2)]
 NEEDLE = tuple(b" NEEDLE.")
+
+
+@dataclass(frozen=True)
+class Merging(Bytes):
+    """Merges each of some pairs of letters into one token."""
+
+    pairs: tuple[bytes, ...] = (b".\n",)
+
+    def encode(self, text: str) -> list[int]:
+        data = text.encode()
+        for number, pair in enumerate(self.pairs):
+            data = data.replace(pair, bytes([240 + number]))
+        return list(data)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -21,80 +39,133 @@ class Prefixing(Bytes):
         return list(f" {text}".encode())
 
 
-def hidden(depth: float, room: int, cut: bool = True) -> str:
-    prompt = hide(Bytes(), HEAD, ring(FILLER, 0), [(depth, NEEDLE)], QUESTION, room + 7, 7, cut)
-    assert len(prompt) == room if cut else len(prompt) <= room
+def hidden(depth: float, room: int, padding: str = "") -> str:
+    needles = [(depth, NEEDLE)]
+    prompt = hide(Bytes(), HEAD, cycle(FILLER), needles, QUESTION, (room + 7, 7), padding)
+    assert len(prompt) == room
     return Bytes().decode(prompt)
 
 
-@pytest.mark.parametrize("room", range(60, 140))
-def test_the_room_is_filled_to_the_token(room):
-    text = hidden(0.5, room)
-    assert text.startswith(HEAD) and text.endswith(QUESTION) and " NEEDLE." in text
+@pytest.mark.parametrize("padding", ["", " pad it."])
+@pytest.mark.parametrize("room", range(90, 170))
+def test_the_room_is_filled_to_the_token(room, padding):
+    text = hidden(0.5, room, padding)
+    assert text.endswith(QUESTION) and " NEEDLE." in text and HEAD in text
+    front = text[: text.index(HEAD)]
+    assert front == (" pad it." * 20)[160 - len(front) :] and len(front) < 15
+    assert bool(padding) or not front
 
 
-@pytest.mark.parametrize("room", [80, 137, 300, 1001])
+@pytest.mark.parametrize("room", [110, 137, 300, 1001])
 @pytest.mark.parametrize("depth", [0.0, 0.1, 0.25, 0.5, 0.77, 1.0])
 def test_the_needle_stands_at_the_border_nearest_to_its_depth(depth, room):
-    text = hidden(depth, room)
-    before, after = (len(part) for part in text[5:-3].split(" NEEDLE."))
-    total, borders, place = before + after, [0], 0
+    text = hidden(depth, room, " pad it.")
+    body = text[text.index(HEAD) + len(HEAD) : -len(QUESTION)]
+    before, after = (len(part) for part in body.split(" NEEDLE."))
+    total, borders, pieces = before + after, [0], cycle(FILLER)
     while borders[-1] < total:
-        borders.append(min(total, borders[-1] + len(FILLER[place % 5])))
-        place += 1
-    assert before in borders
+        borders.append(borders[-1] + len(next(pieces)))
+    assert borders[-1] == total and before in borders
     assert abs(before - depth * total) == min(abs(border - depth * total) for border in borders)
 
 
-def test_depth_0_is_behind_the_head_and_depth_1_before_the_question():
-    assert hidden(0.0, 200).startswith("Head. NEEDLE. xxx.")
-    assert hidden(1.0, 200).endswith(" NEEDLE.\nQ?")
+@pytest.mark.parametrize("room", range(100, 140))
+def test_without_padding_the_end_of_a_piece_fills_the_rest_behind_the_head(room):
+    first = hidden(0.0, room)
+    rest = first[len(HEAD) : first.index(" NEEDLE.")]
+    assert first == f"{HEAD}{rest} NEEDLE. xxx.{first.partition(' NEEDLE. xxx.')[2]}"
+    assert not rest or any(bytes(piece).decode().endswith(rest) for piece in FILLER)
+    last = hidden(1.0, room)
+    assert last.endswith(f"x. NEEDLE.{QUESTION}") and last.startswith(f"{HEAD}{rest} xxx.")
 
 
 def test_needles_of_one_place_keep_their_order():
     needles = [(0.5, tuple(b"<1>")), (0.0, tuple(b"<0>")), (0.5, tuple(b"<2>"))]
-    prompt = hide(Bytes(bos_id=None), HEAD, ring(FILLER, 2), needles, QUESTION, 160, 10)
+    prompt = hide(Bytes(bos_id=None), HEAD, cycle(FILLER), needles, QUESTION, (160, 10), " p")
     text = Bytes().decode(prompt)
-    assert text.startswith("Head.<0> xxxxx.") and "<1><2>" in text
+    assert f"{HEAD}<0> xxx." in text and "<1><2>" in text and len(text) == 150
 
 
-def test_without_cutting_the_last_piece_is_whole():
-    for room in range(80, 140):
-        text = hidden(1.0, room, cut=False)
-        assert text.replace(" NEEDLE.", "").removesuffix(QUESTION).endswith("x.")
-
-
-@pytest.mark.parametrize("room", [1, 16, 17, 18])
+@pytest.mark.parametrize("room", [1, 16, 30, 44])
 def test_too_little_room_is_refused(room):
-    with pytest.raises(TaskError, match=r"--len \d+: no room.*raise --len"):
-        hide(Bytes(), HEAD, ring(FILLER, 0), [(0.0, NEEDLE)], QUESTION, room, 0, cut=False)
+    with pytest.raises(TaskError, match=r"--len \d+: \d pieces of filler.*raise --len"):
+        hide(Bytes(), HEAD, cycle(FILLER), [(0.0, NEEDLE)], QUESTION, (room, 0))
 
 
-def test_following_leaves_out_what_a_tokenizer_puts_before_a_text():
-    assert following(Prefixing(), " more") == tuple(b" more")
-    assert following(Bytes(), "\nmore") == tuple(b"\nmore")
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        Bytes(),
+        Prefixing(),
+        Merging(),
+        Merging(pairs=(b".\n", b"a\n")),
+        Merging(pairs=(b".\n", b"a\n", b"1\n")),
+    ],
+)
+def test_following_leaves_out_what_a_tokenizer_puts_before_a_text(tokenizer):
+    assert following(tokenizer, " more") == tuple(b" more")
+    assert following(tokenizer, "\nmore") == tuple(b"\nmore")
 
 
-def test_sentences_keep_all_words_and_stop_when_there_are_enough():
-    text = 'One is 3.5 here. "Two!" Three?\n\nFour without end\n\nFive (that is all.) Six'
-    found = [bytes(one).decode() for one in sentences(text, Bytes(), 10_000)]
-    assert found == [
+def read(text: str, share: float, count: int, tokenizer=None) -> list[str]:
+    pieces = islice(Haystack(text, tokenizer or Bytes()).read(share), count)
+    return [bytes(one).decode(errors="replace") for one in pieces]
+
+
+def test_sentences_keep_all_words_and_begin_again():
+    text = 'One is 3.5 here. "Two!" Three?\n\nFour without end\n\n“Five (all.)” Six'
+    whole = [
         " One is 3.5 here.",
         ' "Two!"',
         " Three?",
         " Four without end",
-        " Five (that is all.)",
+        " “Five (all.)”",
         " Six",
     ]
-    assert [bytes(one).decode() for one in sentences(text, Bytes(), 20)] == found[:2]
+    assert read(text, 0, 8) == [*whole, *whole[:2]]
+    assert read(text + " " * 50_000, 0.4, 3) == whole[3:]
+
+
+def test_chinese_sentences_end_without_a_blank():
+    assert read("今天很好。我们去公园！“好吗？”好", 0, 4) == [
+        " 今天很好。",
+        " 我们去公园！",
+        " “好吗？”",
+        " 好",
+    ]
+
+
+def test_text_without_ends_is_cut_into_short_pieces():
+    found = read("alpha beta " * 100, 0, 17)
+    assert "".join(found) == (" " + "alpha beta " * 100)[: 17 * 64]
+    assert {len(one) for one in found} == {64}
+
+
+def test_the_same_share_is_the_same_sentence_whatever_is_read():
+    text = " ".join(f"This is sentence {number}." for number in range(1000))
+    haystack = Haystack(text, Bytes())
+    for share in (0.9, 0.001, 0.5):
+        (first,) = islice(haystack.read(share), 1)
+        assert bytes(first).decode() == read(text, share, 1)[0]
+    assert read(text, 0.999999, 2) == [" This is sentence 0.", " This is sentence 1."]
 
 
 def test_no_text_is_refused():
     with pytest.raises(TaskError, match="no text"):
-        sentences("  \n", Bytes(), 10)
+        Haystack("  \n", Bytes())
 
 
-def test_depths_take_turns_from_0_to_1():
-    assert [depth_of(index, None, 5) for index in range(6)] == [0, 0.25, 0.5, 0.75, 1, 0]
+def test_depths_take_turns_both_ends_first():
+    assert [depth_of(index, None, 5) for index in range(6)] == [0, 1, 0.5, 0.25, 0.75, 0]
     assert [depth_of(index, None, 1) for index in range(2)] == [0, 0]
+    assert sorted(depth_of(index, None, 9) for index in range(9)) == [n / 8 for n in range(9)]
     assert depth_of(3, 0.2, 5) == 0.2
+
+
+def test_positions_have_no_needless_digits():
+    assert [position_of(depth) for depth in (0.0, 0.25, 1.0, 0.00001)] == [
+        "depth 0",
+        "depth 0.25",
+        "depth 1",
+        "depth 0.00001",
+    ]

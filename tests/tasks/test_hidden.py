@@ -30,7 +30,7 @@ def share(task, sample, answer: str) -> float:
 def test_depths_take_turns_and_are_scored_apart_and_together(spec):
     task, samples = made(spec, 3000)
     positions = [[s.position for s in task.score(x, played(x, lambda _: 0, True))] for x in samples]
-    depths = ["depth 0", "depth 0.25", "depth 0.5", "depth 0.75", "depth 1"]
+    depths = ["depth 0", "depth 1", "depth 0.5", "depth 0.25", "depth 0.75"]
     assert positions == [["", depth] for depth in depths * 2]
 
 
@@ -93,20 +93,42 @@ def test_the_share_of_found_values_counts():
     values = sample.reference.split()
     assert share(task, sample, " and ".join(reversed(values))) == 1
     assert share(task, sample, f" {values[0]}, {values[2]}, 1") == 0.5
+    assert share(task, sample, f"1{values[0]} {values[1]}2") == 0
+
+
+def test_all_values_of_a_sample_differ():
+    _, samples = made("needle(keys=2,values=4,digits=2)", 3000)
+    for sample in samples:
+        values = [value for its in hidden(sample).values() for value in its]
+        assert len(values) == len(set(values)) == 8
+
+
+def test_only_the_first_needle_stands_at_the_depth():
+    _, samples = made("needle(keys=4,depth=0.5)", 6000)
+    places = []
+    for sample in samples:
+        text = Bytes().decode(sample.prompt)
+        assert abs(text.index(sample.reference) / len(text) - 0.5) < 0.06
+        places += [match.start() / len(text) for match in re.finditer(r" number is \d", text)]
+    assert sum(place < 0.4 for place in places) > 5 and sum(place > 0.6 for place in places) > 5
 
 
 def test_samples_begin_at_sentences_of_their_own():
     _, samples = made("needle", 900)
     starts = [Bytes().decode(s.prompt).partition("at the end.")[2][:12] for s in samples]
-    assert len(set(starts)) > 1
+    assert len(set(starts)) > 2  # of three sentences over and over
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("needle(keys=2,queries=3)", "asks for more keys"),
+        ("needle(keys=2,queries=3)", "at least as many keys"),
         ("needle(keys=100)", "at most"),
         ("needle(depth=2)", "from 0 to 1"),
+        ("needle(digits=1,values=5)", "different numbers"),
+        ("needle(digits=19)", "at most 18"),
+        ("passkey(digits=5k)", "at most 18"),
+        ("kv(depth=0.1234567)", "at most 6 decimals"),
         ("passkey(depth=-1)", "from 0 to 1"),
         ("passkey(depth=deep)", "from 0 to 1"),
     ],
@@ -118,6 +140,7 @@ def test_impossible_needles_are_refused(spec, message):
 
 def test_the_spec_of_a_depth_is_canonical():
     assert tasks.parse("passkey(depth=0.50)").spec == "passkey(depth=0.5)"
+    assert tasks.parse("kv(depth=0.00001)").spec == "kv(depth=0.00001)"
     assert tasks.parse("passkey(depth=.25,digits=5)").spec == "passkey(depth=0.25,digits=5)"
 
 

@@ -21,11 +21,12 @@ SPECS = [
     "needle(keys=4)",
     "needle(values=4)",
     "needle(queries=4,digits=3)",
+    "passkey(digits=15)",
 ]
 OF_TEXT = [spec for spec in SPECS if tasks.parse(spec).reads == "documents"]
 DOCUMENTS = [story(name, 3000) for name in ("first", "second", "third")]
 TRAINED = 256
-LENGTHS = {"kv": (4096, 8192), "lines": (2048, 4096)}  # where a record is less than 5 %
+LENGTHS = {"kv": (1024, 2048), "needle(queries=4,digits=3)": (1024, 2048)}  # with room enough
 ROOMY = 2048
 BEST = {"nll": 0.0, "ppl": 1.0, "bleu": 100.0, "bleu-zh": 100.0}
 BEST |= {"gain": 0.0, "key_share": 0.0}  # a right answer without the long context gains nothing
@@ -75,6 +76,7 @@ def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer
     assert len({sample.id for sample in samples}) == len(samples)
     for sample in samples:
         assert 0.95 * length <= tokens_used(sample) <= length
+        assert not sample.position or tokens_used(sample) == length
         assert sample.passes or (sample.prompt and sample.max_new_tokens and sample.reference)
         assert tokenizer.bos_id is None or sample.prompt[:1] in ((), (tokenizer.bos_id,))
         assert tokenizer.bos_id not in sample.prompt[1:]
@@ -148,6 +150,10 @@ def test_the_prompt_holds_every_part_of_the_hidden_answer(spec):
         text = Bytes().decode(sample.prompt)
         for part in sample.reference.split():
             assert part in text
+        answer = Bytes().encode(" " + ", ".join(sample.reference.split()) + ".")
+        said = Bytes().decode(answer[: sample.max_new_tokens])
+        right = played(sample, lambda _: 0.0, True, answer=said)
+        assert all(score.stats[0] == 1 for score in task.score(sample, right))
         wrong = played(sample, lambda _: 9.0, False, answer=text[:60])
         assert all(score.stats[0] == 0 for score in task.score(sample, wrong))
 
