@@ -120,7 +120,8 @@ def _growth(group: Sequence[Record], metric: str, position: str) -> tuple[Table,
     """Paired differences of every patch to itself at the trained length, and what they say.
 
     This is Su's question: does the loss of the same tokens fall as the context grows? The verdict
-    is that of the longest context. Tasks whose samples differ by length give nothing.
+    is that of the longest context. Tasks that score other samples or more tokens at another length
+    give nothing.
     """
     trained = group[0].rows[0].trained_length
     references = {one.rows[0].patch: one for one in group if one.rows[0].context_length == trained}
@@ -128,7 +129,10 @@ def _growth(group: Sequence[Record], metric: str, position: str) -> tuple[Table,
     for record in group:
         row = record.rows[0]
         reference = references.get(row.patch)
-        if reference is not None and row.context_length > trained:
+        alike = reference is not None and _counts(record, metric, position) == _counts(
+            reference, metric, position
+        )
+        if reference is not None and alike and row.context_length > trained:
             text = _difference(record, reference, metric, position)
             if text:
                 table[row.patch, row.context_length] = text
@@ -168,6 +172,11 @@ def _stats(record: Record, metric: str, position: str) -> dict[tuple[str, str], 
         for name, place, stats in sample["scores"]
         if (name, place) == (metric, position)
     }
+
+
+def _counts(record: Record, metric: str, position: str) -> list[float]:
+    """What each sample's statistics end with: scored tokens, where the metric is a mean."""
+    return [stats[-1] for stats in _stats(record, metric, position).values()]
 
 
 def _costs(group: Sequence[Record]) -> Table:

@@ -70,6 +70,15 @@ def test_growth_is_paired_with_the_same_patch_at_the_trained_length_and_has_a_ve
     assert "\npi" not in table
 
 
+def test_growth_needs_as_many_scored_tokens_at_both_lengths() -> None:
+    short = measured("none", ROW.trained_length, [1.0] * 8)
+    long = measured("none", 2 * ROW.trained_length, [1.0] * 8)
+    assert "same patch" in render_tables([short, long])
+    for sample in long.samples:
+        sample["scores"][0][2] = [2.0, 2.0]
+    assert "same patch" not in render_tables([short, long])
+
+
 def test_growth_needs_the_same_samples_at_both_lengths() -> None:
     trained = ROW.trained_length
     fewer = measured("none", 2 * trained, [1.0] * 7)
