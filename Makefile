@@ -4,8 +4,8 @@ TORCH ?= torch==2.13.0
 
 DEMO_PATCHES ?= none,truncate,pi,ntk,yarn,rerope,rerope+logn,window,streaming
 DEMO_TASKS ?= ppl,repeat,continuation(new=32)
-DEMO_LENGTHS ?= 256:2k:x2
-DEMO_N ?= 8
+DEMO_LENGTHS ?= 512,1k,4k
+DEMO_N ?= 6
 
 VENV := .venv
 RUN := $(VENV)/bin/python

@@ -1,4 +1,9 @@
-"""The training data of the bundled model: books, tokenizer, sequences with copies and facts."""
+"""The training data of the bundled model: books, tokenizer, sequences with copies and facts.
+
+A small model finds induction (look for the last place where this token stood, and copy what came
+after it) late or never in text. The first lessons are therefore repeated random tokens alone, few
+different ones at first, so that each is met often, then ever more of them in longer sequences.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +27,41 @@ class TrainError(ValueError):
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Steps at the start of training on repeated random tokens alone."""
+
+    steps: int
+    symbols: int  # different tokens
+    length: int
+    batch: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that decides the weights, besides the books."""
 
     steps: int = 4800
     seed: int = 0
-    length: int = 256
+    length: int = 512
     batch: int = 8
     vocab: int = 1024
     hidden: int = 192
     layers: int = 4
     inner: int = 512
-    head_dim: int = 64
-    rate: float = 1.5e-3
-    warmup: int = 200
+    head_dim: int = 32
+    rate: float = 5e-3
+    embedding_rate: float = 3e-3
+    warmup: int = 50
     decay: float = 0.1
-    retrieval: float = 0.3
-    circuit: bool = True
+    retrieval: float = 0.35
+    lessons: tuple[Lesson, ...] = (
+        Lesson(450, symbols=40, length=64, batch=32),
+        Lesson(150, symbols=100, length=64, batch=32),
+        Lesson(150, symbols=300, length=64, batch=32),
+        Lesson(200, symbols=1022, length=128, batch=16),
+        Lesson(100, symbols=1022, length=256, batch=8),
+        Lesson(100, symbols=1022, length=512, batch=4),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +120,17 @@ def encode(tokenizer: Tokenizer, text: str) -> Ints:
     """Tokens of `text` without special tokens."""
     lines = tokenizer.encode_batch(text.splitlines(keepends=True), add_special_tokens=False)
     return np.array([token for line in lines for token in line.ids], dtype=np.int64)
+
+
+def repeated(rng: np.random.Generator, lesson: Lesson) -> tuple[Ints, Ints]:
+    """A span of different random tokens over and over; all but its first copy is learned."""
+    size = int(np.exp(rng.uniform(np.log(2), np.log(lesson.length // 2 + 1))))
+    span = rng.permutation(lesson.symbols)[:size] + EOS + 1
+    copies = np.tile(span, lesson.length // len(span) + 1)
+    tokens = np.append(BOS, copies)[: lesson.length].astype(np.int64)
+    labels = tokens.copy()
+    labels[: len(span) + 1] = IGNORED
+    return tokens, labels
 
 
 class Source:
@@ -200,9 +234,21 @@ class Source:
             return key, np.concatenate([self.pieces[" "], *(self.digits[i] for i in picks)])
         return key, np.concatenate(words[2 : int(rng.integers(3, 5))])
 
+    def lesson(self, step: int) -> Lesson | None:
+        """The lesson that a step belongs to; None after the last."""
+        for lesson in self.recipe.lessons:
+            if step < lesson.steps:
+                return lesson
+            step -= lesson.steps
+        return None
+
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The batch of one step; it depends on the seed and the step alone."""
         rng = np.random.default_rng([self.recipe.seed, step])
-        rows = [self.sequence(rng) for _ in range(self.recipe.batch)]
+        lesson = self.lesson(step)
+        if lesson:
+            rows = [repeated(rng, lesson) for _ in range(lesson.batch)]
+        else:
+            rows = [self.sequence(rng) for _ in range(self.recipe.batch)]
         tokens, labels = (np.stack(column) for column in zip(*rows, strict=True))
         return torch.from_numpy(tokens), torch.from_numpy(labels)

@@ -1,8 +1,8 @@
 """Train the bundled model `tiny` on a folder of public-domain books, on a CPU, from a seed.
 
-The model is a small Llama with plain RoPE. Most sequences are book text; the rest hold something to
-retrieve (a repeated span, or key-value facts asked for later), so that the model learns to use far
-context within its trained length and fails in the textbook way beyond it.
+The model is a small Llama with plain RoPE. After a short course on repeated random tokens, most
+sequences are book text; the rest hold something to retrieve (a repeated span, or key-value facts
+asked for later), so that the model learns to use far context within its trained length.
 
     python scripts/train_tiny.py --data BOOKS --out harness/assets/tiny
 """
@@ -19,18 +19,20 @@ import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tiny_model import new_model
+from tiny_model import new_model, new_optimizers
 from tiny_source import (
     BOS,
     HELD_OUT,
     IGNORED,
     Books,
     Ints,
+    Lesson,
     Recipe,
     Source,
     TrainError,
@@ -50,45 +52,51 @@ def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor)
     return cross_entropy(logits.reshape(len(targets), -1), targets, ignore_index=IGNORED)
 
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
 
 class Run:
-    """Model, optimizer and step count, which together can be saved and resumed."""
+    """Model, optimizers and step count, which together can be saved and resumed."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Start at step 0."""
         self.recipe, self.step = recipe, 0
         self.model = new_model(recipe)
         self.named = dict(self.model.named_parameters())
-        matrices = [p for p in self.named.values() if p.dim() > 1]
-        vectors = [p for p in self.named.values() if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": recipe.decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=recipe.rate,
-            betas=(0.9, 0.98),
-        )
+        self.optimizers = new_optimizers(self.model, recipe)
+        self.rates = [group["lr"] for group in self.groups()]
+        self.taught = sum(lesson.steps for lesson in recipe.lessons)
 
-    def rate(self) -> float:
-        """Learning rate of this step: linear warm-up, then a cosine down to 2 %."""
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def optimizer_of(self, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
+        """The one that updates `parameter`."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if any(parameter is other for other in group["params"]):
+                    return optimizer
+        raise KeyError("no optimizer updates this parameter")
+
+    def share(self) -> float:
+        """This step's share of the full rates: warm-up, lessons at 1, then a cosine down to 2 %."""
         recipe = self.recipe
-        if self.step < recipe.warmup:
-            return recipe.rate * (self.step + 1) / recipe.warmup
-        done = (self.step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-        return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        if self.step < self.taught:
+            return min(1.0, (self.step + 1) / recipe.warmup)
+        done = (self.step - self.taught) / max(1, recipe.steps - self.taught)
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
 
     def advance(self, source: Source) -> float:
         """One optimizer step; gives its loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+        for group, rate in zip(self.groups(), self.rates, strict=True):
+            group["lr"] = rate * self.share()
         loss = loss_of(self.model, *source.batch(self.step))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.model.zero_grad()
         self.step += 1
         return float(loss.detach())
 
@@ -97,7 +105,8 @@ class Run:
         state = {"step": torch.tensor(self.step)}
         for name, parameter in self.named.items():
             state[f"weight/{name}"] = parameter.detach()
-            state |= {f"{key}/{name}": self.optimizer.state[parameter][key] for key in MOMENTS}
+            moments = self.optimizer_of(parameter).state[parameter]
+            state |= {f"{key}/{name}": moments[key] for key in MOMENTS if key in moments}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file(state, partial)
@@ -114,9 +123,9 @@ class Run:
         self.step = int(state["step"])
         for name, parameter in self.named.items():
             parameter.data.copy_(state[f"weight/{name}"])
-            self.optimizer.state[parameter] = {
+            self.optimizer_of(parameter).state[parameter] = {
                 "step": torch.tensor(float(self.step)),
-                **{key: state[f"{key}/{name}"] for key in MOMENTS},
+                **{key: state[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in state},
             }
 
 
@@ -168,12 +177,15 @@ Its weights and tokenizer come from the books below and nothing else.
 | | |
 |---|---|
 | shape | {parameters} parameters: {layers} layers, {hidden} wide, heads of {head_dim} |
-| first weights | random from the seed, with an induction circuit (`scripts/tiny_model.py`) |
+| first weights | random from the seed |
 | tokenizer | byte-level BPE of {vocab} tokens, every digit one token |
 | command | `{command}` |
-| steps | {step} of {steps}, {batch} sequences of {length} tokens each, `<s>` first |
+| lessons | {taught} steps of 2048 repeated random tokens: 40 different ones, then up to all |
+| steps | {step} of {steps}; after the lessons {batch} sequences of {length} tokens each, `<s>` first |
 | seed | {seed}; batches depend on the seed and the step alone |
-| optimizer | AdamW, decay {decay}, rate {rate}: {warmup} steps of warm-up, then a cosine |
+| optimizer | Muon, decay {decay}, rate {rate} |
+| of embedding and norms | AdamW, rate {embedding_rate} |
+| rates | {warmup} steps of warm-up, full in the lessons, then a cosine down to 2 % |
 | precision | float32, gradients clipped at 1 |
 | sequences | {percent} % with repeated spans or key-value facts, the rest book text |
 | result | {result} |
@@ -205,6 +217,7 @@ def describe(run: Run, books: Books, metrics: dict[str, float]) -> str:
         parameters=sum(parameter.numel() for parameter in run.named.values()),
         command=f"{script} --steps {recipe.steps} --seed {recipe.seed}",
         step=run.step,
+        taught=run.taught,
         percent=round(100 * recipe.retrieval),
         result=", ".join(f"{name} {value:.3f}" for name, value in metrics.items()),
         held_out=", ".join(HELD_OUT),
@@ -233,9 +246,9 @@ def train(args: argparse.Namespace, recipe: Recipe) -> None:
             continue
         metrics = {"loss": float(np.mean(losses[-args.every :]))}
         metrics |= measure(run.model, stream, recipe.length)
-        rate = (run.step - first) * recipe.batch * recipe.length / (time.monotonic() - began)
+        rate = (run.step - first) / (time.monotonic() - began)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"step {run.step}/{recipe.steps}  {shown}  {rate:.0f} tokens/s", flush=True)
+        print(f"step {run.step}/{recipe.steps}  {shown}  {rate:.2f} steps/s", flush=True)
         if last or time.monotonic() - saved > args.save_seconds:
             saved = time.monotonic()
             write_asset(run, tokenizer, args.out, describe(run, books, metrics))
@@ -272,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     recipe = Recipe(steps=args.steps, seed=args.seed)
     if args.smoke:
-        recipe = replace(recipe, length=64, batch=2, vocab=300, circuit=False)
+        recipe = replace(recipe, length=64, batch=2, vocab=300, lessons=(Lesson(1, 8, 16, 2),))
         recipe = replace(recipe, hidden=32, layers=1, inner=64, head_dim=32)
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -14,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 try:
     import tiny_source
     import train_tiny
-    from tiny_model import new_model
 finally:
     sys.path.pop(0)
 
@@ -104,7 +104,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 def test_sequences_begin_with_bos_and_hide_nothing_from_the_length(books: Path) -> None:
     texts = list(tiny_source.read_books(books).training.values())
     tokenizer = tiny_source.train_tokenizer(texts, 300)
-    source = tiny_source.Source(tokenizer, texts, tiny_source.Recipe(length=96, retrieval=1.0))
+    source = tiny_source.Source(
+        tokenizer, texts, tiny_source.Recipe(length=96, retrieval=1.0, lessons=())
+    )
     for step in range(20):
         tokens, labels = source.batch(step)
         assert tokens.shape == labels.shape == (8, 96)
@@ -114,14 +116,46 @@ def test_sequences_begin_with_bos_and_hide_nothing_from_the_length(books: Path) 
         assert (labels[kept] == tokens[kept]).all()
 
 
-def test_first_weights_already_copy_random_tokens() -> None:
-    model = new_model(tiny_source.Recipe())
-    rng = np.random.default_rng(0)
-    spans = [rng.integers(2, 1024, 40) for _ in range(4)]
-    tokens = torch.tensor(np.stack([np.concatenate([[0], span, span]) for span in spans]))
-    with torch.no_grad():
-        guess = model(tokens).logits.argmax(-1)
-    assert (guess[:, 41:-1] == tokens[:, 42:]).float().mean() > 0.6
+def test_lessons_come_first_and_repeat_random_tokens(books: Path) -> None:
+    texts = list(tiny_source.read_books(books).training.values())
+    lessons = (tiny_source.Lesson(3, 9, 32, 4), tiny_source.Lesson(2, 40, 64, 2))
+    recipe = tiny_source.Recipe(length=96, batch=3, lessons=lessons)
+    source = tiny_source.Source(tiny_source.train_tokenizer(texts, 300), texts, recipe)
+    shapes = [tuple(source.batch(step)[0].shape) for step in range(7)]
+    assert shapes == [(4, 32)] * 3 + [(2, 64)] * 2 + [(3, 96)] * 2
+    for step, symbols in ((0, 9), (1, 9), (2, 9), (3, 40), (4, 40)):
+        for tokens, labels in zip(*(part.tolist() for part in source.batch(step)), strict=True):
+            size = tokens.index(tokens[1], 2) - 1
+            span = tokens[1 : 1 + size]
+            assert len(set(span)) == size and set(span) <= set(range(2, 2 + symbols))
+            assert tokens == ([0] + span * 32)[: len(tokens)]
+            assert labels == [tiny_source.IGNORED] * (size + 1) + tokens[size + 1 :]
+
+
+def test_rates_are_full_in_the_lessons_and_fall_to_the_end() -> None:
+    lessons = (tiny_source.Lesson(10, 4, 8, 1),)
+    recipe = tiny_source.Recipe(
+        steps=30, warmup=5, lessons=lessons, vocab=64, hidden=32, layers=1, inner=32
+    )
+    run = train_tiny.Run(recipe)
+    shares = []
+    for run.step in range(30):
+        shares.append(run.share())
+    assert shares[:10] == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 6)
+    assert shares[10] == pytest.approx(1.0)
+    assert all(a > b for a, b in itertools.pairwise(shares[10:]))
+    assert shares[-1] < 0.03
+
+
+def test_muon_takes_the_matrices_of_the_layers_and_nothing_else() -> None:
+    recipe = tiny_source.Recipe(vocab=64, hidden=32, layers=2, inner=32)
+    run = train_tiny.Run(recipe)
+    names = {type(run.optimizer_of(parameter)).__name__: set() for parameter in run.named.values()}
+    for name, parameter in run.named.items():
+        names[type(run.optimizer_of(parameter)).__name__].add(name)
+    assert all("_proj" in name for name in names["Muon"]) and len(names["Muon"]) == 2 * 7
+    assert "model.embed_tokens.weight" in names["AdamW"]
+    assert set.union(*names.values()) == set(run.named)
 
 
 @pytest.mark.parametrize(
