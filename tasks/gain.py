@@ -27,7 +27,7 @@ class Gain(Task):
 
     `truncate` gains 0 by construction, and a model that sees its newest T tokens alone a little
     more: what is above a `window` of T says that further tokens are used. Below 0 the long context
-    does harm.
+    does harm. A patch that harms short contexts has more to gain: read it beside `ppl`.
 
     key_share is the share of key tokens among them: those to which the long context is worth more
     than 2 nats and which cost less than 2 with it.
