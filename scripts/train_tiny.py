@@ -181,7 +181,7 @@ Its weights and tokenizer come from the books below and nothing else.
 | tokenizer | byte-level BPE of {vocab} tokens, every digit one token |
 | command | `{command}` |
 | lessons | {taught} steps of 2048 repeated random tokens: 40 different ones, then up to all |
-| steps | {step} of {steps}; after the lessons {batch} sequences of {length} tokens each, `<s>` first |
+| steps | {step} of {steps}; after the lessons {batch} sequences of {length} tokens, `<s>` first |
 | seed | {seed}; batches depend on the seed and the step alone |
 | optimizer | Muon, decay {decay}, rate {rate} |
 | of embedding and norms | AdamW, rate {embedding_rate} |
