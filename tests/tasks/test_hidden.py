@@ -51,6 +51,11 @@ def test_the_first_integer_must_equal_the_pass_key():
     assert [share(task, sample, text) for text in wrong] == [0] * 5
 
 
+def test_the_answer_has_ten_tokens_or_as_many_as_the_key_needs():
+    lengths = [made(f"passkey(digits={digits})")[1][0].max_new_tokens for digits in (3, 5, 8, 15)]
+    assert lengths == [10, 10, 11, 18]  # bytes: a blank, the digits, a full stop, and one more
+
+
 def test_the_pass_key_stands_twice_and_the_question_last():
     _, samples = made("passkey(digits=6)")
     for sample in samples:
