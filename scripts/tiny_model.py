@@ -42,3 +42,12 @@ def new_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[Optimizer]:
     muon = Muon(matrices, lr=recipe.rate, weight_decay=recipe.decay, adjust_lr_fn="match_rms_adamw")
     adamw = AdamW(others, lr=recipe.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0)
     return [muon, adamw]
+
+
+def optimizer_of(optimizers: list[Optimizer], parameter: torch.nn.Parameter) -> Optimizer:
+    """The one that updates `parameter`."""
+    return next(
+        optimizer
+        for optimizer in optimizers
+        if any(parameter is one for group in optimizer.param_groups for one in group["params"])
+    )

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tiny_model import new_model, new_optimizers
+from tiny_model import new_model, new_optimizers, optimizer_of
 from tiny_source import (
     BOS,
     HELD_OUT,
@@ -71,14 +71,6 @@ class Run:
         """The parameter groups of all optimizers."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def optimizer_of(self, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
-        """The one that updates `parameter`."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                if any(parameter is other for other in group["params"]):
-                    return optimizer
-        raise KeyError("no optimizer updates this parameter")
-
     def share(self) -> float:
         """This step's share of the full rates: warm-up, lessons at 1, then a cosine down to 2 %."""
         recipe = self.recipe
@@ -105,7 +97,7 @@ class Run:
         state = {"step": torch.tensor(self.step)}
         for name, parameter in self.named.items():
             state[f"weight/{name}"] = parameter.detach()
-            moments = self.optimizer_of(parameter).state[parameter]
+            moments = optimizer_of(self.optimizers, parameter).state[parameter]
             state |= {f"{key}/{name}": moments[key] for key in MOMENTS if key in moments}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -123,7 +115,7 @@ class Run:
         self.step = int(state["step"])
         for name, parameter in self.named.items():
             parameter.data.copy_(state[f"weight/{name}"])
-            self.optimizer_of(parameter).state[parameter] = {
+            optimizer_of(self.optimizers, parameter).state[parameter] = {
                 "step": torch.tensor(float(self.step)),
                 **{key: state[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in state},
             }

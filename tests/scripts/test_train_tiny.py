@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 try:
     import tiny_source
     import train_tiny
+    from tiny_model import optimizer_of
 finally:
     sys.path.pop(0)
 
@@ -150,9 +151,12 @@ def test_rates_are_full_in_the_lessons_and_fall_to_the_end() -> None:
 def test_muon_takes_the_matrices_of_the_layers_and_nothing_else() -> None:
     recipe = tiny_source.Recipe(vocab=64, hidden=32, layers=2, inner=32)
     run = train_tiny.Run(recipe)
-    names = {type(run.optimizer_of(parameter)).__name__: set() for parameter in run.named.values()}
+    names = {
+        type(optimizer_of(run.optimizers, parameter)).__name__: set()
+        for parameter in run.named.values()
+    }
     for name, parameter in run.named.items():
-        names[type(run.optimizer_of(parameter)).__name__].add(name)
+        names[type(optimizer_of(run.optimizers, parameter)).__name__].add(name)
     assert all("_proj" in name for name in names["Muon"]) and len(names["Muon"]) == 2 * 7
     assert "model.embed_tokens.weight" in names["AdamW"]
     assert set.union(*names.values()) == set(run.named)
