@@ -54,7 +54,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     rows = math.ceil(len(groups) / columns)
     maps = [group for group in groups if has_depths(group)]
     heights = [4.2 * rows] + [2.6] * len(maps)
-    width = max(5.4 * columns + 2.2, *(1.9 * len(_patches(group)) for group in maps), 0)
+    width = max([5.4 * columns + 2.2, *(1.9 * len(_patches(group)) for group in maps)])
     figure = figure_class(figsize=(width, sum(heights)), layout="constrained", dpi=150)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     axes = parts[0].subplots(rows, columns, squeeze=False).ravel()

@@ -6,11 +6,10 @@ from typing import Any
 
 from harness.lengths import render_length
 from harness.results import Record, Row
+from tasks.haystack import DEPTH
 
-__all__ = ["DEPTH", "draw_heatmaps", "has_depths"]
+__all__ = ["draw_heatmaps", "has_depths"]
 
-DEPTH = "depth "  # how the position of a value by depth begins
-OK = "ok"
 COLOURS = "RdYlGn"
 DARK = (0.25, 0.75)  # values outside are written in white
 
@@ -62,7 +61,7 @@ def _panel(
         place = (lengths.index(length), depths.index(depth))
         panel.annotate(f"{value:.2g}", place, fontsize=7, color=colour, ha="center", va="center")
     for row in own:
-        if row.status != OK:
+        if row.status != "ok":
             middle = (lengths.index(row.context_length), (len(depths) - 1) / 2)
             panel.annotate(row.status, middle, fontsize=8, ha="center", va="center")
     panel.set_xticks(range(len(lengths)), labels=list(map(render_length, lengths)), fontsize=8)

@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Draws"]
+__all__ = ["MOST_DIGITS", "Draws"]
+
+MOST_DIGITS = 18  # of a number that one draw of 64 bits gives evenly
 
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ class Draws:
         return left[:count]
 
     def digits(self, count: int) -> str:
-        """Draw a number of `count` digits that does not begin with 0."""
+        """Draw a number of `count` digits, at most MOST_DIGITS, that does not begin with 0."""
         first = 10 ** (count - 1)
         return str(first + self.below(9 * first))
 

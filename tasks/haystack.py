@@ -5,14 +5,26 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, count, cycle, islice
 
-from tasks.base import TaskError, Tokenizer
+from tasks.base import Document, Sample, Score, TaskError, Tokenizer
 from tasks.fit import prefix
+from tasks.spec import render
 
-__all__ = ["DEPTHS", "Haystack", "depth_of", "following", "hide", "pieces", "position_of"]
+__all__ = [
+    "DEPTH",
+    "DEPTHS",
+    "Haystack",
+    "by_depth",
+    "depth_of",
+    "following",
+    "hide",
+    "pieces",
+    "sample_of",
+]
 
 Tokens = tuple[int, ...]
 ANCHORS = (".", "a", "1")
 BATCH = 64
+DEPTH = "depth "  # how the position of a value by depth begins
 DEPTHS = 5
 LONGEST = 64  # tokens of a piece; a longer sentence is cut into pieces
 # A sentence with the blanks before it; a blank line ends one too.
@@ -93,9 +105,22 @@ def depth_of(index: int, depth: float | None, depths: int) -> float:
     return order[index % depths] / max(1, depths - 1)
 
 
-def position_of(depth: float) -> str:
-    """The position of a value by depth."""
-    return f"depth {f'{depth:.6f}'.rstrip('0').rstrip('.')}"
+def sample_of(document: Document, depth: float, prompt: Tokens, new: int, reference: str) -> Sample:
+    """The sample of a prompt with something hidden at a depth, to be answered in `new` tokens."""
+    position = DEPTH + render(depth)
+    return Sample(
+        id=f"{document.id}, {position}",
+        document=document.id,
+        position=position,
+        prompt=prompt,
+        max_new_tokens=new,
+        reference=reference,
+    )
+
+
+def by_depth(metric: str, value: float, sample: Sample) -> list[Score]:
+    """The value of one sample, for the mean of all and for that of its depth."""
+    return [Score(metric, (float(value), 1.0), place) for place in ("", sample.position)]
 
 
 def hide(

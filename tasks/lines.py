@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Task, Tokenizer
 from tasks.draws import Draws
-from tasks.haystack import DEPTHS, depth_of, following, hide, pieces, position_of
+from tasks.haystack import DEPTHS, by_depth, depth_of, following, hide, pieces, sample_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "Lines"]
@@ -64,22 +64,12 @@ class Lines(Task):
                 (context_length, new),
                 PADDING,
             )
-            samples.append(
-                Sample(
-                    id=f"{document.id}, {position_of(depth)}",
-                    document=document.id,
-                    position=position_of(depth),
-                    prompt=prompt,
-                    max_new_tokens=new,
-                    reference=number,
-                )
-            )
+            samples.append(sample_of(document, depth, prompt, new, number))
         return samples
 
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (1 if the number is in the answer, 1), of all and by depth."""
-        right = float(sample.reference in output.text)
-        return [Score("string_match", (right, 1.0), place) for place in ("", sample.position)]
+        return by_depth("string_match", sample.reference in output.text, sample)
 
 
 def _label(draws: Draws) -> str:

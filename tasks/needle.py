@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Task, TaskError, Tokenizer
-from tasks.draws import Draws
-from tasks.haystack import DEPTHS, Haystack, depth_of, following, hide, position_of
+from tasks.draws import MOST_DIGITS, Draws
+from tasks.haystack import DEPTHS, Haystack, by_depth, depth_of, following, hide, sample_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "Needle"]
@@ -17,7 +17,6 @@ NEEDLE = " The {key} number is {value}."
 ONE = "\n\nWhich is the {keys} number in the text? The {keys} number is"
 MANY = "\n\nWhich are all {keys} numbers in the text? The {keys} numbers are"
 DIGITS = 7
-MOST_DIGITS = 18
 NUMBER = re.compile(r"\d+")
 PLACES = 1 << 32
 SPARE = 4  # tokens of the answer besides the values and what stands between them
@@ -133,21 +132,14 @@ class Needle(Task):
         question = (ONE if len(answer) == 1 else MANY).format(keys=asked)
         new = len(following(tokenizer, " " + ", ".join(answer) + ".")) + SPARE * len(answer)
         prompt = hide(tokenizer, HEAD, filler, needles, question, (context_length, new))
-        return Sample(
-            id=f"{document.id}, {position_of(depth)}",
-            document=document.id,
-            position=position_of(depth),
-            prompt=prompt,
-            max_new_tokens=new,
-            reference=" ".join(answer),
-        )
+        return sample_of(document, depth, prompt, new, " ".join(answer))
 
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (share of the values in the answer, 1), of all and by depth."""
         wanted = sample.reference.split()
         found = set(NUMBER.findall(output.text))
         share = sum(value in found for value in wanted) / len(wanted)
-        return [Score("string_match", (share, 1.0), place) for place in ("", sample.position)]
+        return by_depth("string_match", share, sample)
 
 
 TASK = Needle

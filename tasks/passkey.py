@@ -7,8 +7,8 @@ from itertools import cycle
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Task, TaskError, Tokenizer
-from tasks.draws import Draws
-from tasks.haystack import DEPTHS, depth_of, following, hide, position_of
+from tasks.draws import MOST_DIGITS, Draws
+from tasks.haystack import DEPTHS, by_depth, depth_of, following, hide, sample_of
 from tasks.spec import fraction, integer
 
 __all__ = ["TASK", "Passkey"]
@@ -25,7 +25,6 @@ NEEDLE = " The pass key is {key}. Keep it in mind. {key} is the pass key."
 QUESTION = "\nWhat is the pass key? The pass key is"
 MAX_NEW = 10
 DIGITS = 5
-MOST_DIGITS = 18
 NUMBER = re.compile(r"\d+")
 
 
@@ -79,23 +78,14 @@ class Passkey(Task):
                 QUESTION,
                 (context_length, new),
             )
-            samples.append(
-                Sample(
-                    id=f"{document.id}, {position_of(depth)}",
-                    document=document.id,
-                    position=position_of(depth),
-                    prompt=prompt,
-                    max_new_tokens=new,
-                    reference=key,
-                )
-            )
+            samples.append(sample_of(document, depth, prompt, new, key))
         return samples
 
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (1 if the first integer is the key, 1), of all and by depth."""
         number = NUMBER.search(output.text)
-        right = float(number is not None and int(number[0]) == int(sample.reference))
-        return [Score("exact_match", (right, 1.0), place) for place in ("", sample.position)]
+        right = number is not None and int(number[0]) == int(sample.reference)
+        return by_depth("exact_match", right, sample)
 
 
 TASK = Passkey

@@ -14,6 +14,7 @@ __all__ = [
     "fraction",
     "parameters",
     "parse_call",
+    "render",
 ]
 
 CALL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
@@ -127,14 +128,15 @@ def _fraction(name: str, key: str, value: str) -> float:
 def canonical(task: Any) -> str:
     """Return the spec of a task, in field order, without parameters at their default."""
     given = [
-        f"{field.name}={_text(getattr(task, field.name))}"
+        f"{field.name}={render(getattr(task, field.name))}"
         for field in dataclasses.fields(task)
         if getattr(task, field.name) != field.default
     ]
     return f"{task.name}({','.join(given)})" if given else str(task.name)
 
 
-def _text(value: Any) -> str:
+def render(value: Any) -> str:
+    """Write a parameter's value as `build` reads it: at most 6 decimals, no exponent."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.6f}".rstrip("0").rstrip(".")

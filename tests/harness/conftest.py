@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def save(directory: Path, seed: int = 0) -> Path:
     make_model(seed).save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
     return directory
+
+
+def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
+    fixed = ["--model", str(model), "--data", str(data), "--out", str(out), "--device", "cpu"]
+    return [*fixed, "--len", "64,128", "--patch", "none,truncate", *more]
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")

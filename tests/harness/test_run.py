@@ -1,6 +1,4 @@
-import csv
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -15,19 +13,9 @@ from harness import run as run_module
 from harness.cli import main
 from harness.plan import Request, plan
 from harness.results import read_journal
-from tests.harness.conftest import make_tokenizer, save
+from tests.harness.conftest import command, save, table
 
 CPU = torch.device("cpu")
-
-
-def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
-    fixed = ["--model", str(model), "--data", str(data), "--out", str(out), "--device", "cpu"]
-    return [*fixed, "--len", "64,128", "--patch", "none,truncate", *more]
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    with (out / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def request(model: Path, data: Path, **changes: object) -> Request:
@@ -67,73 +55,6 @@ def test_a_run_gives_rows_a_table_and_a_figure(
     printed = capsys.readouterr().out
     assert "nll: difference to none" in printed
     assert "nll: difference to truncate" in printed
-
-
-def test_hidden_answers_are_scored_by_depth_and_drawn(
-    checkpoint: Path,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    tokenizer = make_tokenizer()
-
-    def answer(engine: object, prompt: tuple[int, ...], new: int, keep: int | None) -> list[int]:
-        text = tokenizer.decode([one for one in prompt if one < 256])
-        found = re.search(r"pass key is (\d+)", text)
-        known = found is not None and found.start() > 0.45 * len(text)
-        return tokenizer.encode(found[1])[:new] if found and known else [0] * new
-
-    monkeypatch.setattr(run_module.Engine, "generate", answer)
-    out, png = tmp_path / "out", tmp_path / "f.png"
-    one = data / "0.txt"
-    more = ["--task", "passkey,needle", "--n", "7", "--len", "600,700", "--figure", str(png)]
-    arguments = command(checkpoint, one, out, *more)
-    assert main(arguments) == 0
-    rows = [row for row in table(out) if row["task"] == "passkey" and row["patch"] == "none"]
-    for length in ("600", "700"):
-        values = {
-            row["position"]: (float(row["value"]), row["n"])
-            for row in rows
-            if row["context_length"] == length
-        }
-        assert values == {
-            "": (pytest.approx(4 / 7), "7"),
-            "depth 0": (0.0, "2"),
-            "depth 1": (1.0, "2"),
-            "depth 0.5": (1.0, "1"),
-            "depth 0.25": (0.0, "1"),
-            "depth 0.75": (1.0, "1"),
-        }
-    assert {row["data"] for row in rows} == {""}
-    needles = [row for row in table(out) if row["task"] == "needle"]
-    assert {row["data"] for row in needles} == {str(one)} and needles[0]["n"] == "7"
-    assert png.read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    assert "exact_match, higher is better" in printed and "depth 0" not in printed
-
-
-def test_a_given_trained_length_replaces_the_one_of_the_config(
-    checkpoint: Path, data: Path, tmp_path: Path
-) -> None:
-    more = ["--task", "ppl(last=16)"]
-    assert main(command(checkpoint, data, tmp_path, *more)) == 0
-    assert main(command(checkpoint, data, tmp_path, *more, "--trained-length", "128")) == 0
-    values = {
-        (row["trained_length"], row["context_length"], row["patch"]): row["value"]
-        for row in table(tmp_path)
-        if row["metric"] == "nll"
-    }
-    assert len(values) == 8
-    assert values["64", "128", "truncate"] != values["64", "128", "none"]
-    assert values["128", "128", "truncate"] == values["128", "128", "none"]
-
-
-def test_data_that_no_task_reads_is_refused(
-    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command(checkpoint, data, tmp_path, "--task", "passkey,kv")) == 2
-    assert "passkey, kv makes its own text; leave it out" in capsys.readouterr().err
 
 
 def test_truncate_at_the_trained_length_changes_nothing(

@@ -7,7 +7,8 @@ from itertools import cycle, islice
 import pytest
 
 from tasks import TaskError
-from tasks.haystack import Haystack, depth_of, following, hide, position_of
+from tasks.base import Document
+from tasks.haystack import Haystack, depth_of, following, hide, sample_of
 from tests.tasks.toy import Bytes
 
 HEAD, QUESTION = "Head.", "\nQ?"
@@ -163,7 +164,9 @@ def test_depths_take_turns_both_ends_first():
 
 
 def test_positions_have_no_needless_digits():
-    assert [position_of(depth) for depth in (0.0, 0.25, 1.0, 0.00001)] == [
+    document = Document("one", "")
+    positions = [sample_of(document, depth, (), 1, "").position for depth in (0, 0.25, 1.0, 1e-5)]
+    assert positions == [
         "depth 0",
         "depth 0.25",
         "depth 1",

@@ -1,0 +1,77 @@
+"""Runs of tasks that hide an answer, and of a trained length that is given."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import run as run_module
+from harness.cli import main
+from tests.harness.conftest import command, make_tokenizer, table
+
+
+def test_hidden_answers_are_scored_by_depth_and_drawn(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokenizer = make_tokenizer()
+
+    def answer(engine: object, prompt: tuple[int, ...], new: int, keep: int | None) -> list[int]:
+        text = tokenizer.decode([one for one in prompt if one < 256])
+        found = re.search(r"pass key is (\d+)", text)
+        known = found is not None and found.start() > 0.45 * len(text)
+        return tokenizer.encode(found[1])[:new] if found and known else [0] * new
+
+    monkeypatch.setattr(run_module.Engine, "generate", answer)
+    out, png = tmp_path / "out", tmp_path / "f.png"
+    one = data / "0.txt"
+    more = ["--task", "passkey,needle", "--n", "7", "--len", "600,700", "--figure", str(png)]
+    arguments = command(checkpoint, one, out, *more)
+    assert main(arguments) == 0
+    rows = [row for row in table(out) if row["task"] == "passkey" and row["patch"] == "none"]
+    for length in ("600", "700"):
+        values = {
+            row["position"]: (float(row["value"]), row["n"])
+            for row in rows
+            if row["context_length"] == length
+        }
+        assert values == {
+            "": (pytest.approx(4 / 7), "7"),
+            "depth 0": (0.0, "2"),
+            "depth 1": (1.0, "2"),
+            "depth 0.5": (1.0, "1"),
+            "depth 0.25": (0.0, "1"),
+            "depth 0.75": (1.0, "1"),
+        }
+    assert {row["data"] for row in rows} == {""}
+    needles = [row for row in table(out) if row["task"] == "needle"]
+    assert {row["data"] for row in needles} == {str(one)} and needles[0]["n"] == "7"
+    assert png.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "exact_match, higher is better" in printed and "depth 0" not in printed
+
+
+def test_a_given_trained_length_replaces_the_one_of_the_config(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    more = ["--task", "ppl(last=16)"]
+    assert main(command(checkpoint, data, tmp_path, *more)) == 0
+    assert main(command(checkpoint, data, tmp_path, *more, "--trained-length", "128")) == 0
+    values = {
+        (row["trained_length"], row["context_length"], row["patch"]): row["value"]
+        for row in table(tmp_path)
+        if row["metric"] == "nll"
+    }
+    assert len(values) == 8
+    assert values["64", "128", "truncate"] != values["64", "128", "none"]
+    assert values["128", "128", "truncate"] == values["128", "128", "none"]
+
+
+def test_data_that_no_task_reads_is_refused(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(checkpoint, data, tmp_path, "--task", "passkey,kv")) == 2
+    assert "passkey, kv makes its own text; leave it out" in capsys.readouterr().err
