@@ -1,0 +1,1 @@
+"""RULER: thirteen tasks of retrieval, tracing, counting and questions at any length."""
