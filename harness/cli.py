@@ -210,11 +210,12 @@ def _report(argv: list[str]) -> int:
     )
     parser.add_argument("directory", type=Path, help="the --out of a run")
     parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
+    parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
     parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
     parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
     options = parser.parse_args(argv)
     from harness import commands
 
     metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
-    commands.report(options.directory, metrics, options.csv, options.figure)
+    commands.report(options.directory, metrics, options.csv, options.figure, options.threshold)
     return 0

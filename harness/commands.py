@@ -55,7 +55,13 @@ def measure(request: Request, out: Path, csv: Path | None, figure: Path | None) 
     return FAILED_CELLS if failed else 0
 
 
-def report(directory: Path, metrics: Sequence[str], csv: Path | None, figure: Path | None) -> None:
+def report(
+    directory: Path,
+    metrics: Sequence[str],
+    csv: Path | None,
+    figure: Path | None,
+    threshold: float | None = None,
+) -> None:
     """Derive table, CSV and figure again from the journal of a directory.
 
     Args:
@@ -63,6 +69,7 @@ def report(directory: Path, metrics: Sequence[str], csv: Path | None, figure: Pa
         metrics: metrics whose differences to the baselines are shown besides the first.
         csv: where the rows go; results.csv of the directory if None.
         figure: where the PNG goes; figure.png of the directory if None and matplotlib is there.
+        threshold: value of the first metric that a length must reach to count as usable.
 
     Raises:
         ResultsError: no journal there, a corrupt one, or a file cannot be written.
@@ -75,13 +82,17 @@ def report(directory: Path, metrics: Sequence[str], csv: Path | None, figure: Pa
             figure = directory / "figure.png"
         except HarnessError as error:
             print(f"no figure: {error}", file=sys.stderr)
-    _outputs(records, metrics, csv or directory / TABLE, figure)
+    _outputs(records, metrics, csv or directory / TABLE, figure, threshold)
 
 
 def _outputs(
-    records: Sequence[Record], metrics: Sequence[str], csv: Path | None, figure: Path | None
+    records: Sequence[Record],
+    metrics: Sequence[str],
+    csv: Path | None,
+    figure: Path | None,
+    threshold: float | None = None,
 ) -> None:
-    print(render_tables(records, metrics))
+    print(render_tables(records, metrics, threshold))
     if csv:
         write_atomically(csv, render_csv(rows_of(records)))
     if figure:

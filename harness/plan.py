@@ -110,13 +110,16 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
         raise HarnessError(
             f"--data {request.data}: {', '.join(request.tasks)} makes its own text; leave it out"
         )
-    corpora = {reads: _load(request, reads) for reads in {task.reads for task in chosen_tasks}}
+    corpora: dict[tuple[str, tuple[str, ...]], Corpus] = {}
+    for task in chosen_tasks:
+        if _reading(task) not in corpora:
+            corpora[_reading(task)] = _load(request, task)
     cells = []
     for name in dict.fromkeys(request.models):
         checkpoint = open_checkpoint(name)
         trained_length = request.trained_length or checkpoint.original_max_position_embeddings
         for task in chosen_tasks:
-            corpus = corpora[task.reads]
+            corpus = corpora[_reading(task)]
             for length in request.lengths or (trained_length,):
                 samples = tuple(
                     task.samples(
@@ -128,9 +131,13 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
     return list({cell.template.cell: cell for cell in cells}.values())
 
 
-def _load(request: Request, reads: str) -> Corpus:
+def _reading(task: Task) -> tuple[str, tuple[str, ...]]:
+    return task.reads, tuple(task.sources)
+
+
+def _load(request: Request, task: Task) -> Corpus:
     try:
-        return load(request.data, request.n, reads)
+        return load(request.data, request.n, task.reads, task.sources)
     except tasks.TaskError as error:
         raise Unavailable(str(error)) from None
 

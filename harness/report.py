@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from harness.lengths import render_length
 from harness.results import Record, Row
 from patches import PATCHES
-from tasks.metrics import paired_difference
+from tasks.metrics import METRICS, paired_difference
 
 __all__ = ["baselines", "render_tables", "series"]
 
@@ -35,7 +35,9 @@ def baselines(records: Iterable[Record]) -> list[str]:
     return [patch for patch in used if patch in PATCHES and PATCHES[patch].baseline]
 
 
-def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str:
+def render_tables(
+    records: Sequence[Record], metrics: Sequence[str] = (), threshold: float | None = None
+) -> str:
     """Lay out all cells: one line a patch, one column a length.
 
     Values by depth are left to CSV and figure. The first metric of a task, and each of `metrics`,
@@ -43,6 +45,9 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
     the trained length. A `*` marks a difference that is not 0 as printed and whose interval is
     without zero, from 6 documents on: with fewer, all of them agreeing is no rare event
     (p = 2 / 2^n). Time and memory come last.
+
+    Where a metric says what a usable length must reach, or `threshold` does for the first metric of
+    each task, the longest length that reaches it stands at the end of the line.
     """
     parts = []
     for group in series(records).values():
@@ -50,10 +55,16 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
         first = next(iter(shown), ("", ""))
         parts.append(_heading(group[0].rows[0]))
         for metric, position in shown or [("", "")]:
+            is_first = (metric, position) == first
             parts.append(
-                _block(_title(group, metric, position), group, _values(group, metric, position))
+                _block(
+                    _title(group, metric, position),
+                    group,
+                    _values(group, metric, position),
+                    _effective(group, metric, position, threshold if is_first else None),
+                )
             )
-            if (metric, position) == first or metric in metrics:
+            if is_first or metric in metrics:
                 for baseline in baselines(group):
                     table = _differences(group, metric, position, baseline)
                     if table:
@@ -63,6 +74,7 @@ def render_tables(records: Sequence[Record], metrics: Sequence[str] = ()) -> str
                     trained = render_length(group[0].rows[0].trained_length)
                     title = f"{metric}: difference to the same patch at {trained}"
                     parts.append(_block(title, group, table, verdicts))
+            parts += _by_part(group, metric)
         parts.append(_block("seconds / peak GiB", group, _costs(group)))
     return "\n".join(parts)
 
@@ -102,6 +114,47 @@ def _values(group: Sequence[Record], metric: str, position: str) -> Table:
             if (row.metric, row.position) == (metric, position) and row.value is not None:
                 table[place] = _with_interval(row.value, row.ci_low, row.ci_high, "")
     return table
+
+
+def _by_part(group: Sequence[Record], metric: str) -> list[str]:
+    """One table a patch of the values of a benchmark's parts, where the metric is their mean."""
+    if metric not in METRICS or METRICS[metric].effective is None:
+        return []
+    tables: dict[str, Table] = {}
+    for record in group:
+        for row in record.rows:
+            if row.metric == metric and row.position and row.value is not None:
+                text = _with_interval(row.value, row.ci_low, row.ci_high, "")
+                tables.setdefault(row.patch, {})[row.position, row.context_length] = text
+    return [
+        _align(f"{metric} of {patch}, by task", dict.fromkeys(name for name, _ in table), table)
+        for patch, table in tables.items()
+    ]
+
+
+def _effective(
+    group: Sequence[Record], metric: str, position: str, threshold: float | None
+) -> dict[str, str]:
+    """The longest length of each patch whose value is good enough to count."""
+    if threshold is None:
+        threshold = METRICS[metric].effective if metric in METRICS else None
+    if threshold is None:
+        return {}
+    more = METRICS[metric].better == "higher"
+    found: dict[str, int] = {}
+    for record in group:
+        for row in record.rows:
+            found.setdefault(row.patch, 0)
+            if (row.metric, row.position) == (metric, position) and row.value is not None:
+                enough = row.value >= threshold if more else row.value <= threshold
+                found[row.patch] = max(found[row.patch], row.context_length if enough else 0)
+    sign = ">=" if more else "<="
+    return {
+        patch: f"effective length {render_length(length)} ({sign} {threshold:g})"
+        if length
+        else f"none {sign} {threshold:g}"
+        for patch, length in found.items()
+    }
 
 
 def _differences(group: Sequence[Record], metric: str, position: str, baseline: str) -> Table:
@@ -202,19 +255,20 @@ def _block(
     title: str, group: Sequence[Record], table: Table, verdicts: dict[str, str] | None = None
 ) -> str:
     """Align a table: patches in the order of the records, lengths rising, verdicts last."""
-    patches = [
-        patch
-        for patch in dict.fromkeys(record.rows[0].patch for record in group)
-        if any(place[0] == patch for place in table)
-    ]
+    used = {patch for patch, _ in table}
+    patches = dict.fromkeys(record.rows[0].patch for record in group)
+    return _align(title, [patch for patch in patches if patch in used], table, verdicts)
+
+
+def _align(
+    title: str, names: Iterable[str], table: Table, last: dict[str, str] | None = None
+) -> str:
     lengths = sorted({length for _, length in table})
     lines = [[title, *map(render_length, lengths)]]
-    lines += [[patch, *(table.get((patch, one), "-") for one in lengths)] for patch in patches]
-    if verdicts:
-        for line, last in zip(
-            lines, ["", *(verdicts.get(one, "") for one in patches)], strict=True
-        ):
-            line.append(last)
+    lines += [[name, *(table.get((name, one), "-") for one in lengths)] for name in names]
+    if last:
+        for line in lines:
+            line.append(last.get(line[0], ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -27,6 +27,7 @@ TASKS: dict[str, Entry] = {
     "passkey": Entry("passkey", "a number hidden in sentences that say nothing"),
     "ppl": Entry("ppl", "loss on real text: same last tokens, sliding window or by position"),
     "repeat": Entry("repeat", "loss and token accuracy on later copies of a short text"),
+    "ruler": Entry("ruler", "RULER's 13 tasks: needles, variables, word counts, questions"),
 }
 
 

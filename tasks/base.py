@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from tasks.spec import TaskError, canonical
@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Document", "Output", "Pass", "Sample", "Score", "Task", "TaskError", "Tokenizer"]
+__all__ = [
+    "Document",
+    "Output",
+    "Pass",
+    "Sample",
+    "Score",
+    "Source",
+    "Task",
+    "TaskError",
+    "Tokenizer",
+]
 
 
 class Tokenizer(Protocol):
@@ -34,11 +44,23 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file that a task looks for in the data: by the end of its path, and what stands in."""
+
+    pattern: str
+    otherwise: str = "none"
+
+
+@dataclass(frozen=True)
 class Document:
-    """One text of the corpus; intervals resample documents."""
+    """One text of the corpus; intervals resample documents.
+
+    `sources` holds the text of the files that the task looks for, as far as the data has them.
+    """
 
     id: str
     text: str
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,11 +114,13 @@ class Task(ABC):
     """A task; its parameters are the fields of the dataclass.
 
     `reads` says what its documents are: `documents` of the data, n samples of the data's whole text
-    as one `haystack`, or `nothing` but ids.
+    as one `haystack`, or `nothing` but ids. `sources` are single files that it takes from the data
+    besides; a source named as what it reads stands for the text of all documents.
     """
 
     name: ClassVar[str]
     reads: ClassVar[str] = "documents"
+    sources: ClassVar[Mapping[str, Source]] = {}
 
     @property
     def spec(self) -> str:

@@ -5,20 +5,20 @@ import importlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base import Document, TaskError
+from tasks.base import Document, Source, TaskError
 
 __all__ = ["Corpus", "load"]
 
-SUFFIXES = (".txt", ".jsonl")
+SUFFIXES = (".txt", ".jsonl", ".json")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 SPLITS = ("test", "validation", "train")
 HUB_TIMEOUT = 10.0
-EXPECTED = "a .txt or .jsonl file, a directory of them, or a data set id of the hub"
+EXPECTED = "a .txt, .jsonl or .json file, a directory of them, or a data set id of the hub"
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,26 @@ class Corpus:
     digest: str
 
 
-def load(data: str | None, n: int, reads: str = "documents") -> Corpus:
+def load(
+    data: str | None,
+    n: int,
+    reads: str = "documents",
+    sources: Mapping[str, Source] | None = None,
+) -> Corpus:
     """Return what a task reads: n documents.
 
     `documents` are the n longest of the source, by characters; ties go by id. With `haystack` each
     holds the text of all documents in the order of their ids, with `nothing` no text.
 
     Args:
-        data: FILE.txt (one document), FILE.jsonl (one a line, in the field `text`), a directory of
-            such files, `owner/name` or `owner/name:config` of a hub data set (column `text`; its
-            test, validation or train split, the first there is). None: the language reference in
-            the installed Python's `pydoc_data.topics`, cut at line ends into n equal documents.
+        data: FILE.txt (one document), FILE.jsonl (one a line, in the field `text`), FILE.json (one
+            such object), a directory of such files (.json where there is nothing else),
+            `owner/name` or `owner/name:config` of a hub data set (column `text`; its test,
+            validation or train split, the first there is). None: the language reference in the
+            installed Python's `pydoc_data.topics`, cut at line ends into n equal documents.
         n: number of documents.
         reads: documents, haystack or nothing, as a task has it.
+        sources: files that the task takes from the data besides.
 
     Raises:
         TaskError: the source is missing, unreadable, malformed, or has fewer than n documents.
@@ -52,26 +59,72 @@ def load(data: str | None, n: int, reads: str = "documents") -> Corpus:
     if reads == "nothing":
         return Corpus(tuple(Document(f"sample {index}", "") for index in range(n)), "", "")
     name = data if data is not None else "pydoc"
-    cuts = 1 if reads == "haystack" else n
-    documents = _read(data) if data is not None else _pydoc(cuts)
     if reads == "haystack":
-        whole = sorted(documents, key=lambda document: document.id)
-        text = "\n\n".join(document.text for document in whole)
-        samples = tuple(Document(f"sample {index}", text) for index in range(n))
-        return Corpus(samples, name, _digest(whole))
+        return _haystack(data, name, n, sources or {})
+    documents = _read(data) if data is not None else _pydoc(n)
     if len(documents) < n:
         raise TaskError(
             f"--n {n}: '{name}' has {len(documents)} documents; lower --n or give more with --data"
         )
     chosen = sorted(documents, key=lambda document: (-len(document.text), document.id))[:n]
-    return Corpus(tuple(chosen), name, _digest(chosen))
+    return Corpus(tuple(chosen), name, _digest([document.text for document in chosen]))
 
 
-def _digest(documents: Sequence[Document]) -> str:
+def _haystack(data: str | None, name: str, n: int, sources: Mapping[str, Source]) -> Corpus:
+    """N samples of all text there is, or of the source called haystack, with the other sources."""
+    files = find(data, {key: source.pattern for key, source in sources.items()})
+    texts = {key: _decode(path) for key, path in files.items()}
+    whole = _whole(data, files)
+    given = tuple(Document(f"sample {index}", whole, texts) for index in range(n))
+    said = [name]
+    for key, source in sources.items():
+        there = f"{files[key].name}@{_digest([texts[key]])}" if key in files else source.otherwise
+        said.append(f"{key} {there}")
+    return Corpus(given, "; ".join(said), _digest([whole, *(texts[key] for key in sorted(texts))]))
+
+
+def _whole(data: str | None, files: Mapping[str, Path]) -> str:
+    if "haystack" in files:
+        documents = [
+            document for document, _ in _read_file(files["haystack"], files["haystack"].parent)
+        ]
+    elif data is None:
+        documents = _pydoc(1)
+    elif files and not _texts_of(Path(data).expanduser(), files):
+        return ""  # sources alone
+    else:
+        documents = _read(data, files)
+    return "\n\n".join(one.text for one in sorted(documents, key=lambda document: document.id))
+
+
+def find(data: str | None, patterns: Mapping[str, str]) -> dict[str, Path]:
+    """Return the one file of a directory, or the file itself, that ends as each pattern says.
+
+    Raises:
+        TaskError: several files fit one pattern.
+    """
+    path = Path(data).expanduser() if data is not None else None
+    if path is None or not path.exists() or not patterns:
+        return {}
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    found = {}
+    for key, pattern in patterns.items():
+        fitting = [file.absolute() for file in files if file.absolute().match(pattern)]
+        if len(fitting) > 1:
+            raise TaskError(
+                f"--data {data}: {len(fitting)} files called {pattern}, such as {fitting[0]} and "
+                f"{fitting[1]}; give a directory with one of them"
+            )
+        if fitting:
+            found[key] = fitting[0]
+    return found
+
+
+def _digest(texts: Sequence[str]) -> str:
     digest = hashlib.sha256()
-    for document in documents:
-        text = document.text.encode()
-        digest.update(len(text).to_bytes(8, "big") + text)  # the length keeps borders apart
+    for text in texts:
+        body = text.encode()
+        digest.update(len(body).to_bytes(8, "big") + body)  # the length keeps borders apart
     return digest.hexdigest()[:12]
 
 
@@ -91,12 +144,14 @@ def _pydoc(n: int) -> list[Document]:
     return [Document(f"pydoc[{a}:{b}]", text[a:b]) for a, b in pairs if text[a:b].strip()]
 
 
-def _read(data: str) -> list[Document]:
+def _read(data: str, besides: Mapping[str, Path] | None = None) -> list[Document]:
     path = Path(data).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if _is_text(file.relative_to(path), file))
+        files = _texts_of(path, besides or {})
         if not files:
-            raise TaskError(f"--data {data}: no .txt or .jsonl file in it; expected {EXPECTED}")
+            raise TaskError(
+                f"--data {data}: no .txt, .jsonl or .json file in it; expected {EXPECTED}"
+            )
         return _unique([pair for file in files for pair in _read_file(file, path)])
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -105,6 +160,13 @@ def _read(data: str) -> list[Document]:
     if path.suffix.lower() in SUFFIXES or HUB_ID.fullmatch(data) is None:
         raise TaskError(f"--data {data}: no such file or directory; expected {EXPECTED}")
     return _from_hub(data)
+
+
+def _texts_of(path: Path, besides: Mapping[str, Path]) -> list[Path]:
+    """The files of a directory that hold documents: .json, often settings, where nothing else."""
+    there = (file for file in path.rglob("*") if _is_text(file.relative_to(path), file))
+    files = sorted(file for file in there if file.absolute() not in besides.values())
+    return [file for file in files if file.suffix.lower() != ".json"] or files
 
 
 def _is_text(inside: Path, file: Path) -> bool:
@@ -123,6 +185,20 @@ def _unique(pairs: Sequence[tuple[Document, str]]) -> list[Document]:
 
 def _read_file(path: Path, root: Path) -> Iterator[tuple[Document, str]]:
     """Yield the documents of a file, each with its place: path from the root, and line."""
+    text = _decode(path)
+    place = path.relative_to(root).as_posix()
+    if path.suffix.lower() == ".txt":
+        yield Document(place, text), place
+        return
+    if path.suffix.lower() == ".json":
+        yield _from_line(text, str(path), place), place
+        return
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028
+        if line.strip():
+            yield _from_line(line, f"{path}:{number}", f"{place}:{number}"), f"{place}:{number}"
+
+
+def _decode(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -133,13 +209,7 @@ def _read_file(path: Path, root: Path) -> Iterator[tuple[Document, str]]:
         raise TaskError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
     if not text.strip():
         raise TaskError(f"{path}: empty; expected text")
-    place = path.relative_to(root).as_posix()
-    if path.suffix.lower() == ".txt":
-        yield Document(place, text), place
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028
-        if line.strip():
-            yield _from_line(line, f"{path}:{number}", f"{place}:{number}"), f"{place}:{number}"
+    return text
 
 
 def _from_line(line: str, where: str, place: str) -> Document:

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, count, cycle, islice
 
 from tasks.base import Document, Sample, Score, TaskError, Tokenizer
@@ -16,7 +16,9 @@ __all__ = [
     "by_depth",
     "depth_of",
     "following",
+    "following_all",
     "hide",
+    "padded",
     "pieces",
     "sample_of",
 ]
@@ -153,19 +155,31 @@ def hide(
     before = following(tokenizer, head) if padding else tuple(tokenizer.encode(head))
     after = following(tokenizer, question)
     length, new = budget
-    bos = prefix(tokenizer)
-    fixed = new + len(bos) + len(before) + len(after) + sum(len(needle) for _, needle in needles)
+    fixed = (
+        new + len(prefix(tokenizer)) + len(before) + len(after) + _sum(one for _, one in needles)
+    )
     chosen, rest = _fill(filler, length - fixed)
-    if padding:
-        backwards = cycle(reversed(following(tokenizer, padding)))
-        size = max(0, length - fixed - sum(map(len, chosen)))
-        before, rest = (*reversed(list(islice(backwards, size))), *before), ()
     if len(chosen) < DEPTHS - 1:
         raise TaskError(
             f"--len {length}: {len(chosen)} pieces of filler fit beside the {fixed} tokens of "
             f"task, needles, question and answer, and {DEPTHS - 1} are needed; raise --len"
         )
-    return (*bos, *before, *rest, *_spread(chosen, needles), *after)
+    middle = tuple(_spread(chosen, needles))
+    if padding:
+        return padded(tokenizer, (*before, *middle, *after), length - new, padding)
+    return (*prefix(tokenizer), *before, *rest, *middle, *after)
+
+
+def padded(tokenizer: Tokenizer, prompt: Tokens, size: int, padding: str) -> Tokens:
+    """Return BOS, the end of `padding` over and over, and the prompt: `size` tokens in all."""
+    bos = prefix(tokenizer)
+    backwards = cycle(reversed(following(tokenizer, padding)))
+    front = list(islice(backwards, size - len(bos) - len(prompt)))
+    return (*bos, *reversed(front), *prompt)
+
+
+def _sum(texts: Iterable[Tokens]) -> int:
+    return sum(map(len, texts))
 
 
 def _spread(chosen: Sequence[Tokens], needles: Sequence[tuple[float, Tokens]]) -> Iterator[int]:

@@ -43,6 +43,7 @@ class Metric:
     finish: Callable[[Stats], float]
     better: str
     describe: Callable[[], str]
+    effective: float | None = None  # what a length must reach to count as one the model can use
 
     @property
     def detail(self) -> str:
@@ -88,6 +89,12 @@ def _rouge_detail(tokenizer: str) -> Callable[[], str]:
     return lambda: f"F|stemmer:no|tok:{tokenizer}|rouge-score:{version('rouge-score')}"
 
 
+def _ruler_detail() -> str:
+    return (
+        f"string_match_all, string_match_part for qa; words: wonderwords {version('wonderwords')}"
+    )
+
+
 def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
@@ -101,6 +108,7 @@ METRICS: dict[str, Metric] = _table(
         Metric("key_share", _mean, "higher", lambda: "tokens with gain > 2 and nll < 2 / all"),
         Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
         Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
+        Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),
         Metric("bleu", _bleu, "higher", _signature("en")),
         Metric("bleu-zh", _bleu, "higher", _signature("zh")),
         *(Metric(name, _mean, "higher", _rouge_detail("default")) for name in ROUGE_TYPES),

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 __all__ = [
@@ -66,6 +66,19 @@ def choice(*choices: str, what: str) -> Any:
     return dataclasses.field(default=choices[0], metadata={"accepts": what, "choices": choices})
 
 
+def choices(groups: Mapping[str, tuple[str, ...]], what: str) -> Any:
+    """Declare a parameter that is some of the words of the first group, which is the default.
+
+    It is written as words joined by `+`; the name of a group stands for its words.
+    """
+    everything = next(iter(groups.values()))
+    names = {**groups, **{word: (word,) for word in everything}}
+    return dataclasses.field(
+        default=everything,
+        metadata={"accepts": what, "default": next(iter(groups)), "groups": names},
+    )
+
+
 def fraction(accepts: str, default: str) -> Any:
     """Declare a parameter that is a number from 0 to 1; None stands for the default."""
     return dataclasses.field(
@@ -91,6 +104,8 @@ def build(cls: type[T], values: dict[str, str]) -> T:
         meta = fields[key].metadata
         if "choices" in meta:
             read[key] = _word(name, key, value, meta["choices"])
+        elif "groups" in meta:
+            read[key] = _words(name, key, value, meta["groups"])
         else:
             read[key] = (_fraction if "fraction" in meta else _integer)(name, key, value)
     return cls(**read)
@@ -103,6 +118,15 @@ def _word(name: str, key: str, value: str, choices: tuple[str, ...]) -> str:
             f"{did_you_mean(value, choices)}"
         )
     return value
+
+
+def _words(
+    name: str, key: str, value: str, groups: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """The words of the groups named, in the order of the first group, which has them all."""
+    named = [_word(name, key, word.strip(), tuple(groups)) for word in value.split("+")]
+    chosen = {word for group in named for word in groups[group]}
+    return tuple(word for word in next(iter(groups.values())) if word in chosen)
 
 
 def _integer(name: str, key: str, value: str) -> int:
@@ -137,6 +161,8 @@ def canonical(task: Any) -> str:
 
 def render(value: Any) -> str:
     """Write a parameter's value as `build` reads it: at most 6 decimals, no exponent."""
+    if isinstance(value, tuple):
+        return "+".join(value)
     if not isinstance(value, float):
         return str(value)
     return f"{value:.6f}".rstrip("0").rstrip(".")
@@ -150,6 +176,8 @@ def parameters(cls: Any) -> list[str]:
         + (
             f" (one of {', '.join(field.metadata['choices'])})"
             if "choices" in field.metadata
+            else f" (of {', '.join(field.metadata['groups'])})"
+            if "groups" in field.metadata
             else ""
         )
         for field in dataclasses.fields(cls)

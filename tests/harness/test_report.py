@@ -105,6 +105,56 @@ def test_a_failed_cell_shows_its_status_in_its_place() -> None:
     assert line(render_tables(RECORDS), "nll, lower", "ntk").split()[-1] == "oom"
 
 
+def scored(patch: str, length: int, parts: dict[str, float]) -> Record:
+    mean = sum(parts.values()) / len(parts)
+    rows = [
+        dataclasses.replace(
+            ROW,
+            patch=patch,
+            context_length=length,
+            metric="ruler",
+            better="higher",
+            position=name,
+            value=value,
+        )
+        for name, value in {"": mean, **parts}.items()
+    ]
+    key = {"model": "small", "task": "ruler", "patch": patch, "context_length": length}
+    return Record(key, tuple(rows), ())
+
+
+BENCHMARK = [
+    scored("none", 64, {"vt": 80.0, "fwe": 100.0}),
+    scored("none", 128, {"vt": 71.2, "fwe": 100.0}),
+    scored("none", 256, {"vt": 10.0, "fwe": 50.0}),
+    scored("ntk", 64, {"vt": 71.0, "fwe": 100.0}),
+]
+
+
+def test_the_effective_length_is_the_longest_that_reaches_the_threshold() -> None:
+    text = render_tables(BENCHMARK)
+    assert line(text, "ruler, higher", "none").endswith("effective length 128 (>= 85.6)")
+    assert line(text, "ruler, higher", "ntk").endswith("none >= 85.6")
+    text = render_tables(BENCHMARK, threshold=30)
+    assert line(text, "ruler, higher", "none").endswith("effective length 256 (>= 30)")
+
+
+def test_a_threshold_of_a_loss_is_reached_from_above() -> None:
+    text = render_tables(RECORDS, threshold=2.1)
+    assert line(text, "nll, lower", "none").endswith("effective length 64 (<= 2.1)")
+    assert "effective" not in render_tables(RECORDS)
+
+
+def test_the_parts_of_a_benchmark_have_a_table_for_each_patch() -> None:
+    text = render_tables(BENCHMARK)
+    assert line(text, "ruler of none, by task", "vt").split()[1:] == [
+        "80.000",
+        "71.200",
+        "10.000",
+    ]
+    assert line(text, "ruler of ntk, by task", "fwe").split()[1] == "100.000"
+
+
 def test_samples_that_differ_are_never_paired() -> None:
     other = measured("ntk", 64, [1.5, 2.5])
     assert "difference" not in render_tables([RECORDS[0], other])

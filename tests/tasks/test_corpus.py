@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.base import TaskError
+from tasks.base import Source, TaskError
 from tasks.corpus import load
 
 
@@ -106,7 +106,7 @@ def test_a_directory_is_read_to_its_leaves_and_equal_ids_get_their_place(tmp_pat
         ("a.jsonl", b'{"text": 5}\n', r"a\.jsonl:1: field 'text' is no string"),
         ("a.jsonl", b'{"text": " "}\n', r"a\.jsonl:1: field 'text' is empty"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', r"a\.jsonl:1: .*surrogate"),
-        ("a.csv", b"text\na\n", r"a\.csv: suffix '\.csv' unknown; expected a \.txt or"),
+        ("a.csv", b"text\na\n", r"a\.csv: suffix '\.csv' unknown; expected a \.txt, "),
     ],
 )
 def test_a_malformed_file_is_refused_with_its_place(tmp_path, name, content, message):
@@ -122,12 +122,12 @@ def test_a_missing_path_is_refused_without_asking_the_hub(monkeypatch, tmp_path,
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would fail otherwise
     if not data:
         data = str(tmp_path / "a b")
-    with pytest.raises(TaskError, match=r"no such file or directory; expected a \.txt or"):
+    with pytest.raises(TaskError, match=r"no such file or directory; expected a \.txt, "):
         load(data, 1)
 
 
 def test_a_directory_without_documents_is_refused(tmp_path):
-    with pytest.raises(TaskError, match=r"no \.txt or \.jsonl file in it"):
+    with pytest.raises(TaskError, match=r"no \.txt, \.jsonl or \.json file in it"):
         load(str(tmp_path), 1)
 
 
@@ -279,3 +279,73 @@ def test_tasks_that_read_nothing_get_ids_alone():
     corpus = load(None, 2, "nothing")
     assert [(one.id, one.text) for one in corpus.documents] == [("sample 0", ""), ("sample 1", "")]
     assert corpus.name == corpus.digest == ""
+
+
+SOURCES = {
+    "haystack": Source("essays.json", "of the data"),
+    "prompts": Source("ruler/templates.json", "own"),
+    "squad": Source("squad*.json"),
+}
+
+
+def put(path, **files):
+    for name, text in files.items():
+        place = path / name.replace("__", "/").replace("_json", ".json").replace("_txt", ".txt")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+
+def test_a_json_file_is_one_document_and_counts_where_there_is_nothing_else(tmp_path):
+    put(tmp_path, a_json=json.dumps({"text": "An essay."}))
+    for data in (tmp_path, tmp_path / "a.json"):
+        assert load(str(data), 1).documents[0].text == "An essay."
+    put(tmp_path, b_txt="A text.")
+    assert [one.text for one in load(str(tmp_path), 1).documents] == ["A text."]
+
+
+def test_sources_are_found_by_the_end_of_their_path_and_named_with_their_digest(tmp_path):
+    put(tmp_path, b_txt="Text.", x__squad_dev_json="[1]", y__ruler__templates_json="{}")
+    corpus = load(str(tmp_path), 2, "haystack", SOURCES)
+    for document in corpus.documents:
+        assert dict(document.sources) == {"squad": "[1]", "prompts": "{}"}
+        assert document.text == "Text."
+    name, haystack, prompts, squad = corpus.name.split("; ")
+    assert (name, haystack) == (str(tmp_path), "haystack of the data")
+    framed = (2).to_bytes(8, "big") + b"{}"
+    assert prompts == f"prompts templates.json@{hashlib.sha256(framed).hexdigest()[:12]}"
+    assert squad.startswith("squad squad_dev.json@")
+
+
+def test_a_haystack_among_the_sources_stands_for_all_documents(tmp_path):
+    put(tmp_path, b_txt="Text.", essays_json=json.dumps({"text": "Essay."}))
+    corpus = load(str(tmp_path), 1, "haystack", SOURCES)
+    assert corpus.documents[0].text == "Essay."
+    assert corpus.name.split("; ")[2:] == ["prompts own", "squad none"]
+
+
+def test_the_digest_holds_every_source(tmp_path):
+    put(tmp_path, b_txt="Text.", squad_json="[1]")
+    before = load(str(tmp_path), 1, "haystack", SOURCES).digest
+    put(tmp_path, squad_json="[2]")
+    after = load(str(tmp_path), 1, "haystack", SOURCES).digest
+    put(tmp_path, c_txt="More.")
+    assert len({before, after, load(str(tmp_path), 1, "haystack", SOURCES).digest}) == 3
+    assert load(str(tmp_path), 1, "haystack").documents[0].text == "Text.\n\nMore."
+
+
+def test_a_directory_of_sources_alone_has_no_haystack(tmp_path):
+    put(tmp_path, squad_json="[1]")
+    (document,) = load(str(tmp_path), 1, "haystack", SOURCES).documents
+    assert document.text == "" and document.sources["squad"] == "[1]"
+
+
+def test_sources_need_no_data():
+    corpus = load(None, 1, "haystack", SOURCES)
+    assert not corpus.documents[0].sources and len(corpus.documents[0].text) > 10_000
+    assert corpus.name == "pydoc; haystack of the data; prompts own; squad none"
+
+
+def test_two_files_for_one_source_are_refused(tmp_path):
+    put(tmp_path, b_txt="Text.", squad_1_json="[1]", squad_2_json="[2]")
+    with pytest.raises(TaskError, match=r"2 files called squad\*\.json.*one of them"):
+        load(str(tmp_path), 1, "haystack", SOURCES)

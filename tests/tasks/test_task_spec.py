@@ -39,7 +39,7 @@ def test_an_unknown_task_is_refused_with_the_accepted_and_the_nearest():
         parse("pplx")
     assert str(error.value) == (
         "unknown task 'pplx'; expected one of continuation, gain, kv, lines, needle, passkey, ppl, "
-        "repeat; did you mean 'ppl'? (python -m harness list tasks)"
+        "repeat, ruler; did you mean 'ppl'? (python -m harness list tasks)"
     )
 
 

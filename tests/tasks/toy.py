@@ -1,5 +1,6 @@
 """Toy tokenizers, documents and models for the tests of tasks."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,19 +30,17 @@ class Words:
     """A blank-separated word a token, numbered as they come; BOS is 0."""
 
     bos_id: int | None = 0
-    words: list[str] = field(default_factory=lambda: ["<bos>"])
+    words: dict[str, int] = field(default_factory=lambda: {"<bos>": 0})
 
     def encode(self, text: str) -> list[int]:
-        for word in text.split():
-            if word not in self.words:
-                self.words.append(word)
-        return [self.words.index(word) for word in text.split()]
+        return [self.words.setdefault(word, len(self.words)) for word in text.split()]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return " ".join(self.words[one] for one in ids if one != self.bos_id)
+        words = list(self.words)
+        return " ".join(words[one] for one in ids if one != self.bos_id)
 
 
 def story(name: str, words: int) -> Document:
@@ -62,3 +61,37 @@ def played(
         generated=sample.reference_tokens,
         text=sample.reference if answer is None else answer,
     )
+
+
+# Questions in the form of SQuAD and of HotpotQA; each answer stands in one document.
+SQUAD = {
+    "data": [
+        {
+            "paragraphs": [
+                {
+                    "context": f"Article {a} part {p} says fact {a}{p}. " + "Filler goes on. " * 20,
+                    "qas": [
+                        {
+                            "question": f"What does part {p} of article {a} say?",
+                            "is_impossible": p == 0,
+                            "answers": [{"text": f"fact {a}{p}"}, {"text": f"number {a}{p}"}],
+                        }
+                    ],
+                }
+                for p in range(3)
+            ]
+        }
+        for a in range(40)
+    ]
+}
+HOTPOT = [
+    {
+        "question": f"Which one is {row}?",
+        "answer": f"answer {row}",
+        "context": [
+            [f"Title {row}.{k}", [f"It is answer {row}. ", "More of it. " * 6]] for k in range(10)
+        ],
+    }
+    for row in range(24)
+]
+SOURCES = {"squad": json.dumps(SQUAD), "hotpotqa": json.dumps(HOTPOT)}

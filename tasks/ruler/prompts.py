@@ -1,0 +1,105 @@
+"""What RULER's tasks say: the benchmark's own templates where the data has them, otherwise ours."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tasks.base import TaskError
+
+__all__ = ["FAMILIES", "NEEDLE", "NOISE", "Prompt", "prompts"]
+
+# Formats of what is hidden, as the paper shows them (2404.06654, table 2); the questions name them.
+NEEDLE = "One of the special magic {kind} for {key} is: {value}."
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+FIELDS = ("template", "answer_prefix", "tokens_to_generate")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The text before the context, the text after it, and how many tokens may answer."""
+
+    before: str
+    after: str
+    new: int
+
+    def filled(self, **names: str) -> "Prompt":
+        """The same with names such as {query} put in."""
+        return Prompt(_put(self.before, names), _put(self.after, names), self.new)
+
+    def replaced(self, words: Mapping[str, str]) -> "Prompt":
+        """The same with words changed everywhere."""
+        before, after = self.before, self.after
+        for old, new in words.items():
+            before, after = before.replace(old, new), after.replace(old, new)
+        return Prompt(before, after, self.new)
+
+
+def _put(text: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
+OWN = {
+    "niah": Prompt(
+        "Some special magic {type_needle_v} are in the text below. Remember what it says: the "
+        "question at its end asks for the {type_needle_v}.\n",
+        "\nWhat are all special magic {type_needle_v} that the text gives for {query}? In the text "
+        "the special magic {type_needle_v} for {query} are",
+        128,
+    ),
+    "variable_tracking": Prompt(
+        "Variables are set somewhere in this text, some of them to others. Follow them.\n\n",
+        "\nQuestion: Which variables have the value {query} at the end of the text? Answer: "
+        "{num_v} variables have the value {query}, namely: ",
+        30,
+    ),
+    "common_words_extraction": Prompt(
+        "This is a list of numbered words. Ten of them occur more often than the rest.\n",
+        "\nQuestion: Which 10 words occur most often in the list? Answer: The 10 words that occur "
+        "most often are:",
+        120,
+    ),
+    "freq_words_extraction": Prompt(
+        "Count how often each coded word occurs in this text, and note the most frequent. ",
+        "\nQuestion: Leave out the dots. Which three coded words occur most often in the text? "
+        "Answer: The three words that occur most often are:",
+        50,
+    ),
+    "qa": Prompt(
+        "Below are documents, and then a question that they answer. Reply with the answer alone."
+        "\n\n",
+        "\n\nReply with the answer alone.\n\nQuestion: {query} Answer:",
+        32,
+    ),
+}
+FAMILIES = tuple(OWN)
+
+
+def prompts(official: str | None) -> Mapping[str, Prompt]:
+    """Return the prompt of each family, by the benchmark's name of it.
+
+    Args:
+        official: JSON object of family to template (with {context}), answer_prefix and
+            tokens_to_generate, as the benchmark's constants have them; None for own wording.
+
+    Raises:
+        TaskError: not such an object.
+    """
+    if official is None:
+        return OWN
+    try:
+        table = json.loads(official)
+        return {family: _prompt(table[family]) for family in FAMILIES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TaskError(
+            f"ruler/templates.json: {type(error).__name__} {error}; expected an object with "
+            f"{', '.join(FAMILIES)}, each with {', '.join(FIELDS)}, and {{context}} in the template"
+        ) from None
+
+
+def _prompt(entry: Mapping[str, str | int]) -> Prompt:
+    before, context, after = str(entry["template"]).partition("{context}")
+    if not context:
+        raise ValueError("no {context}")
+    return Prompt(before, after + str(entry["answer_prefix"]), int(entry["tokens_to_generate"]))
