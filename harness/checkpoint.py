@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from harness.errors import DoesNotFit, Unavailable
+from harness.errors import DoesNotFit, HarnessError, Unavailable
 from harness.memory import is_out_of_memory
 from harness.models import Files, digest_of, find, open_gguf
 from patches.apply import trained_length
@@ -54,6 +54,25 @@ class TextTokenizer:
             list(texts), add_special_tokens=False, verbose=False
         ).input_ids
         return ids
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Characters [start, end) of each token of the text.
+
+        Raises:
+            HarnessError: the tokenizer does not say, or says it wrongly.
+        """
+        if not getattr(self._tokenizer, "is_fast", False):
+            raise HarnessError("this model's tokenizer gives no character offsets; use another")
+        spans = self._tokenizer(
+            text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
+        ).offset_mapping
+        empty = sum(start >= end for start, end in spans)
+        if empty > len(spans) // 100:
+            raise HarnessError(
+                f"this model's tokenizer gives empty character offsets for {empty} of {len(spans)} "
+                "tokens; update the package tokenizers"
+            )
+        return [(int(start), int(end)) for start, end in spans]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included, as they are."""

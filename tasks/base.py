@@ -39,6 +39,9 @@ class Tokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts, each without any special token."""
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Characters [start, end) of each token of the text."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the token ids."""
 
@@ -55,11 +58,13 @@ class Source:
 class Document:
     """One text of the corpus; intervals resample documents.
 
-    `sources` holds the text of the files that the task looks for, as far as the data has them.
+    `sources` holds the text of the files that the task looks for, as far as the data has them;
+    `keys` the rising character intervals that matter, if the data marks them.
     """
 
     id: str
     text: str
+    keys: tuple[tuple[int, int], ...] | None = None
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -77,7 +82,8 @@ class Sample:
 
     The id names the document and the end point: samples of the same id are paired across patches.
     The model generates when `max_new_tokens` is above 0. `position` says where in its input the
-    answer stands, for tasks that score by it.
+    answer stands, for tasks that score by it; `keys` and `score_from` which tokens of the first
+    pass count, for tasks that choose among them.
     """
 
     id: str
@@ -88,6 +94,8 @@ class Sample:
     reference: str = ""
     position: str = ""
     reference_tokens: tuple[int, ...] = ()
+    keys: tuple[int, ...] | None = None
+    score_from: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import hashlib
 import importlib
 import json
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def load(
             f"--n {n}: '{name}' has {len(documents)} documents; lower --n or give more with --data"
         )
     chosen = sorted(documents, key=lambda document: (-len(document.text), document.id))[:n]
-    return Corpus(tuple(chosen), name, _digest([document.text for document in chosen]))
+    marked = [repr(document.keys) for document in chosen if document.keys is not None]
+    return Corpus(tuple(chosen), name, _digest([*(document.text for document in chosen), *marked]))
 
 
 def _haystack(data: str | None, name: str, n: int, sources: Mapping[str, Source]) -> Corpus:
@@ -75,7 +77,7 @@ def _haystack(data: str | None, name: str, n: int, sources: Mapping[str, Source]
     files = find(data, {key: source.pattern for key, source in sources.items()})
     texts = {key: _decode(path) for key, path in files.items()}
     whole = _whole(data, files)
-    given = tuple(Document(f"sample {index}", whole, texts) for index in range(n))
+    given = tuple(Document(f"sample {index}", whole, sources=texts) for index in range(n))
     said = [name]
     for key, source in sources.items():
         there = f"{files[key].name}@{_digest([texts[key]])}" if key in files else source.otherwise
@@ -178,7 +180,7 @@ def _unique(pairs: Sequence[tuple[Document, str]]) -> list[Document]:
     """Keep ids that occur once; put the place in front of the others."""
     times = Counter(document.id for document, _ in pairs)
     return [
-        document if times[document.id] == 1 else Document(f"{place}:{document.id}", document.text)
+        document if times[document.id] == 1 else replace(document, id=f"{place}:{document.id}")
         for document, place in pairs
     ]
 
@@ -219,7 +221,8 @@ def _from_line(line: str, where: str, place: str) -> Document:
         raise TaskError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
     if not isinstance(row, dict):
         raise TaskError(f"{where}: a JSON {type(row).__name__}; expected an object with a 'text'")
-    return Document(str(row.get("id", row.get("_id", place))), _text(row, where))
+    text = _text(row, where)
+    return Document(str(row.get("id", row.get("_id", place))), text, _keys(row, text, where))
 
 
 def _text(row: dict[str, Any], where: str) -> str:
@@ -234,6 +237,23 @@ def _text(row: dict[str, Any], where: str) -> str:
             f"{where}: field 'text' holds half a surrogate pair; expected valid Unicode"
         )
     return text
+
+
+def _keys(row: dict[str, Any], text: str, where: str) -> tuple[tuple[int, int], ...] | None:
+    """The character intervals of a row, if it has some: rising, within the text."""
+    if "keys" not in row:
+        return None
+    try:
+        keys = tuple((operator.index(start), operator.index(end)) for start, end in row["keys"])
+    except (TypeError, ValueError):
+        keys = ((0, 0),)
+    edges = [0, *(edge for pair in keys for edge in pair), len(text)]
+    if any(start >= end for start, end in keys) or edges != sorted(edges):
+        raise TaskError(
+            f"{where}: field 'keys' is no list of rising pairs [start, end) within the text's "
+            f"{len(text)} characters"
+        )
+    return keys
 
 
 def _from_hub(data: str) -> list[Document]:

@@ -106,6 +106,8 @@ METRICS: dict[str, Metric] = _table(
         Metric("accuracy", _mean, "higher", lambda: "scored tokens that are the argmax / all"),
         Metric("gain", _mean, "higher", lambda: "nll with the trained length minus nll with all"),
         Metric("key_share", _mean, "higher", lambda: "tokens with gain > 2 and nll < 2 / all"),
+        Metric("longppl", _ppl, "lower", lambda: "exp(mean nll of the key tokens in the data)"),
+        Metric("longppl-self", _ppl, "lower", lambda: "the same of keys the model itself finds"),
         Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
         Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
         Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),

@@ -1,4 +1,4 @@
-"""Loss on real text, in three named protocols."""
+"""Loss on real text, in four named protocols."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tasks import longppl
 from tasks.base import Document, Output, Pass, Sample, Score, Task, TaskError, Tokenizer
 from tasks.fit import default_of, encode, prefix, windows
 from tasks.metrics import nll_stats
@@ -14,8 +15,10 @@ from tasks.spec import choice, integer
 __all__ = ["TASK", "Ppl"]
 
 PARAMETERS = {"last": ("last",), "sliding": ("stride", "tokens"), "by-position": ("bucket",)}
+PARAMETERS |= {"longppl": ("short",)}
 MAX_LAST = 1024
 MAX_STRIDE = 256
+MAX_SHORT = 4096
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,16 @@ class Ppl(Task):
     by-position: one pass over the document's first `context_length` tokens, BOS included; every
     token after the first is scored, in buckets of its position in the input and overall.
 
+    longppl: one pass over the document's first `context_length` tokens; longppl is exp of the mean
+    nll of the key tokens, beside nll and ppl of all tokens after the first `short`. Keys are the
+    character intervals `keys` of the JSONL data, which `python -m harness keys` writes with any
+    model. Without them the measured model finds its own, in windows of `short` to 5/4 `short`
+    tokens: those to which the long context is worth more than 2 nats and which cost less than 2
+    with it. That is longppl-self: below e**2 by construction, it compares no models or patches.
+
     Source: `last`: Su Jianlin, https://kexue.fm/archives/9708, bojone/rerope:eval_loss.py;
-    `sliding`: Peng et al. 2023 (YaRN), https://arxiv.org/abs/2309.00071, S = 256.
+    `sliding`: Peng et al. 2023 (YaRN), https://arxiv.org/abs/2309.00071, S = 256; `longppl`: Fang
+    et al. 2024, https://arxiv.org/abs/2410.23771, `short` = 4096.
 
     Differs: YaRN's code averages window means, whatever the window's token count; here sums are
     divided once. Without a BOS a window holds `context_length` text tokens, and the document's
@@ -41,11 +52,15 @@ class Ppl(Task):
     """
 
     name: ClassVar[str] = "ppl"
-    protocol: str = choice("last", "sliding", "by-position", what="which tokens are scored")
+    protocol: str = choice(
+        "last", "sliding", "by-position", "longppl", what="which tokens are scored"
+    )
     last: int | None = integer("scored tokens (last)", "min(1024, trained length / 2)")
     stride: int | None = integer("step of the window (sliding)", "min(256, trained length / 2)")
     tokens: int | None = integer("text tokens a document (sliding)", "2 context_length, or all")
     bucket: int | None = integer("positions a bucket (by-position)", "context_length / 8")
+
+    short: int | None = integer("tokens of short context (longppl)", "min(4k, trained length / 2)")
 
     def __post_init__(self) -> None:
         """Refuse a parameter of another protocol."""
@@ -68,7 +83,12 @@ class Ppl(Task):
         """Return one sample a document; see the class for the protocols."""
         if context_length < 2:
             raise TaskError(f"--len {context_length}: ppl needs at least 2 tokens; raise --len")
-        make = {"last": self._last, "sliding": self._sliding, "by-position": self._by_position}
+        make = {
+            "last": self._last,
+            "sliding": self._sliding,
+            "by-position": self._by_position,
+            "longppl": self._longppl,
+        }
         sample = make[self.protocol]
         return [sample(one, tokenizer, context_length, trained_length) for one in documents]
 
@@ -118,8 +138,22 @@ class Ppl(Task):
         scored = Pass((*bos, *text[:need]), 1)
         return Sample(f"{document.id}[0:{need}]", document.id, passes=(scored,))
 
+    def _longppl(
+        self, document: Document, tokenizer: Tokenizer, context_length: int, trained_length: int
+    ) -> Sample:
+        short = default_of("short", self.short, min(MAX_SHORT, trained_length // 2))
+        return longppl.sample(document, tokenizer, context_length, short)
+
+    def scored_tokens(self, sample: Sample) -> int:
+        """Tokens of all passes, of longppl those behind the first `short` of the first."""
+        if self.protocol == "longppl":
+            return len(sample.passes[0].tokens) - sample.score_from
+        return super().scored_tokens(sample)
+
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (sum of nll, scored tokens) for nll and ppl, overall and for each bucket."""
+        if self.protocol == "longppl":
+            return longppl.score(sample, output)
         scores = _both(nll_stats(output), "")
         if self.protocol == "by-position":
             context_length = len(sample.passes[0].tokens)

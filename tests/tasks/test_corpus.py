@@ -349,3 +349,24 @@ def test_two_files_for_one_source_are_refused(tmp_path):
     put(tmp_path, b_txt="Text.", squad_1_json="[1]", squad_2_json="[2]")
     with pytest.raises(TaskError, match=r"2 files called squad\*\.json.*one of them"):
         load(str(tmp_path), 1, "haystack", SOURCES)
+
+
+def test_keys_of_a_row_are_intervals_of_its_text_and_part_of_the_digest(tmp_path):
+    path, digests = tmp_path / "a.jsonl", set()
+    for keys in ([], [[0, 2]], [[0, 2], [2, 5]]):
+        path.write_text(lines({"text": "hello", "keys": keys}))
+        corpus = load(str(path), 1)
+        assert corpus.documents[0].keys == tuple(map(tuple, keys))
+        digests.add(corpus.digest)
+    path.write_text(lines({"text": "hello"}))
+    assert load(str(path), 1).documents[0].keys is None
+    assert len({*digests, load(str(path), 1).digest}) == 4
+
+
+@pytest.mark.parametrize(
+    "keys", [[[2, 2]], [[3, 1]], [[0, 3], [2, 4]], [[0, 6]], [[-1, 2]], [[0.5, 2]], [1, 2], 7, None]
+)
+def test_keys_of_another_form_are_refused(keys, tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines({"text": "hello", "keys": keys}))
+    with pytest.raises(TaskError, match=r"a\.jsonl:1: field 'keys' is no list of rising pairs"):
+        load(str(tmp_path / "a.jsonl"), 1)

@@ -15,13 +15,13 @@ from tasks.ruler.prompts import FAMILIES, NEEDLE, NOISE, OWN
 from tests.tasks.toy import SOURCES, Bytes, played
 
 TEXT = "The cat sat here. A dog ran by! Was it late? " * 400
-DOCUMENTS = [Document(f"sample {index}", TEXT, SOURCES) for index in range(6)]
+DOCUMENTS = [Document(f"sample {index}", TEXT, sources=SOURCES) for index in range(6)]
 LENGTH = {"cwe": 24_000, "qa_1": 6000, "qa_2": 6000}  # bytes are many tokens
 
 
 def made(name: str, length: int | None = None, seed: int = 0, n: int = 6, sources=None):
     task = tasks.parse(f"ruler(tasks={name})")
-    documents = DOCUMENTS[:n] if sources is None else [Document("sample 0", TEXT, sources)]
+    documents = DOCUMENTS[:n] if sources is None else [Document("sample 0", TEXT, sources=sources)]
     return task.samples(documents, Bytes(), length or LENGTH.get(name, 4096), 256, seed)
 
 
@@ -115,7 +115,7 @@ def test_noise_is_the_benchmarks_and_essays_are_the_data():
 
 
 def test_essays_begin_where_the_data_begins_for_all_samples():
-    own = Document("sample 0", "Once upon a time. " + TEXT, {})
+    own = Document("sample 0", "Once upon a time. " + TEXT)
     task = tasks.parse("ruler(tasks=niah_single_2)")
     for length in (2048, 4096):
         (sample,) = task.samples([own], Bytes(), length, 256, 0)
@@ -265,7 +265,7 @@ def test_lengths_and_data_that_do_not_go_are_refused(name, length, sources, mess
 
 def test_the_file_has_to_have_a_question_for_every_sample():
     task = tasks.parse("ruler(tasks=qa_2)")
-    documents = [Document(f"sample {index}", TEXT, SOURCES) for index in range(25)]
+    documents = [Document(f"sample {index}", TEXT, sources=SOURCES) for index in range(25)]
     with pytest.raises(tasks.TaskError, match="--n 25: hotpotqa has 24 questions"):
         task.samples(documents, Bytes(), 6000, 256, 0)
 

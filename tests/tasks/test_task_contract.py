@@ -17,6 +17,7 @@ SPECS = [
     *TASKS,
     "ppl(protocol=sliding)",
     "ppl(protocol=by-position)",
+    "ppl(protocol=longppl)",
     "continuation(lang=zh)",
     "passkey(depth=0.3,digits=7)",
     "needle(keys=4)",
@@ -49,7 +50,7 @@ def given(task):
     """What a task reads: three documents, three times all their text, or nothing but ids."""
     text = {"haystack": "\n\n".join(one.text for one in DOCUMENTS), "nothing": ""}
     sources = {name: text for name, text in SOURCES.items() if name in task.sources}
-    return [Document(one.id, text.get(task.reads, one.text), sources) for one in DOCUMENTS]
+    return [Document(one.id, text.get(task.reads, one.text), sources=sources) for one in DOCUMENTS]
 
 
 def tokens_used(sample: Sample) -> int:

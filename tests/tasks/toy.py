@@ -1,6 +1,7 @@
 """Toy tokenizers, documents and models for the tests of tasks."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,10 @@ class Bytes:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        sizes = [len(character.encode()) for character in text]
+        return [(i, i + 1) for i, size in enumerate(sizes) for _ in range(size)]
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(one for one in ids if one < 256).decode(errors="replace")
 
@@ -37,6 +42,9 @@ class Words:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\S+", text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         words = list(self.words)
