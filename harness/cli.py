@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import patches
 import tasks
@@ -27,12 +27,14 @@ DTYPES = {
 }
 INTERRUPTED = 130
 EPILOG = """\
-commands: run (when none is given), list [patches|tasks|models], show NAME, report DIR
+commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
+report DIR
 
 examples:
   python -m harness --model tiny --patch none,pi,ntk,rerope+logn --len 512:8k:x2
   python -m harness --model llama --patch ntk --len 32k
   python -m harness --model smollm2 --patch 'yarn(factor={2,4})' --len 16k --data books/
+  python -m harness show attention --patch none,streaming --len 2k --figure attention.png
 
 exit codes: 0 all cells done; 2 usage; 3 some cells failed (recorded as rows); 4 model or data not
 available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted"""
@@ -96,65 +98,81 @@ def _run_parser() -> Parser:
     )
     add = parser.add_argument
     add("--model", default="tiny", help="names, paths or hub ids, by comma (default: tiny)")
-    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
     add("--task", default="ppl", help="specs such as ppl,ppl(protocol=sliding) (default: ppl)")
     add("--len", help="context lengths: 8192, 32k, 4k,8k, 512:8k:x2 (default: the trained length)")
+    add("--n", type=int, default=3, help="documents (default: 3)")
+    add("--seed", type=int, default=0, help="of samples and intervals (default: 0)")
+    add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
+    add("--csv", type=Path, help="also write this command's rows to a file")
+    add("--figure", type=Path, help="draw value against length as PNG")
+    _add_shared(parser)
+    return parser
+
+
+def _add_shared(parser: Parser) -> None:
+    """Options of every command that reads with a model."""
+    add = parser.add_argument
+    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
     add(
         "--data", help="FILE.txt, FILE.jsonl, directory or hub data set (default: Python reference)"
     )
-    add("--n", type=int, default=3, help="documents (default: 3)")
-    add("--seed", type=int, default=0, help="of samples and intervals (default: 0)")
     add("--dtype", default="auto", help="auto, fp32, bf16 or fp16 (default: auto; fp32 on CPU)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--chunk", help="tokens a prefill forward (default: all in one)")
     add("--trained-length", help="tokens the models were trained at (default: their config's)")
-    add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
-    add("--csv", type=Path, help="also write this command's rows to a file")
-    add("--figure", type=Path, help="draw value against length as PNG")
-    return parser
 
 
-def _run(argv: list[str]) -> int:
-    options = _run_parser().parse_args(argv)
-    lengths = parse_lengths(options.len) if options.len else None
-    chunk = parse_length(options.chunk, "--chunk") if options.chunk else None
-    given = options.trained_length
-    trained_length = parse_length(given, "--trained-length") if given else None
-    if options.n < 1:
-        raise HarnessError(f"--n {options.n}: expected an integer of at least 1")
-    if options.seed < 0:
-        raise HarnessError(f"--seed {options.seed}: expected an integer of at least 0")
+def _check_shared(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the shared options; refuse what cannot be read, drawn or written."""
+    given = {"--chunk": options.chunk, "--trained-length": options.trained_length}
+    chunk, trained_length = (
+        parse_length(text, name) if text else None for name, text in given.items()
+    )
     if options.dtype not in DTYPES:
         raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16")
-    models = tuple(name.strip() for name in options.model.split(",") if name.strip())
-    if not models:
-        raise HarnessError(f"--model '{options.model}': expected names, such as tiny,smollm2")
-    specs, task_specs = split_specs(options.patch), split_specs(options.task)
+    specs = split_specs(options.patch)
     for spec in specs:
         patches.parse(spec)
-    for spec in task_specs:
-        tasks.parse(spec)
     for target in filter(None, (options.csv, options.figure)):
         _check_target(target)
     if options.figure:
         from harness.figure import require_matplotlib
 
         require_matplotlib()
+    return {
+        "patches": tuple(specs),
+        "data": options.data,
+        "dtype": DTYPES[options.dtype],
+        "device": options.device,
+        "chunk": chunk,
+        "trained_length": trained_length,
+    }
+
+
+def _run(argv: list[str]) -> int:
+    options = _run_parser().parse_args(argv)
+    lengths = parse_lengths(options.len) if options.len else None
+    if options.n < 1:
+        raise HarnessError(f"--n {options.n}: expected an integer of at least 1")
+    if options.seed < 0:
+        raise HarnessError(f"--seed {options.seed}: expected an integer of at least 0")
+    models = tuple(name.strip() for name in options.model.split(",") if name.strip())
+    if not models:
+        raise HarnessError(f"--model '{options.model}': expected names, such as tiny,smollm2")
+    task_specs = split_specs(options.task)
+    for spec in task_specs:
+        tasks.parse(spec)
+    shared = _check_shared(options)
     from harness import commands
     from harness.plan import Request
 
     request = Request(
         models=models,
-        patches=tuple(specs),
         tasks=tuple(task_specs),
         lengths=lengths,
-        data=options.data,
         n=options.n,
         seed=options.seed,
-        dtype=DTYPES[options.dtype],
-        device=options.device,
-        chunk=chunk,
-        trained_length=trained_length,
+        **shared,
     )
     return commands.measure(request, options.out, options.csv, options.figure)
 
@@ -184,8 +202,10 @@ def _list(argv: list[str]) -> int:
 
 
 def _show(argv: list[str]) -> int:
+    if argv[:1] == ["attention"]:
+        return _show_attention(argv[1:])
     parser = Parser(prog="python -m harness show", description="Explain a patch, task or model.")
-    parser.add_argument("name", help="see `python -m harness list`")
+    parser.add_argument("name", help="see `python -m harness list`; or attention, with options")
     name = parser.parse_args(argv).name
     texts = []
     if name in patches.PATCHES:
@@ -201,6 +221,32 @@ def _show(argv: list[str]) -> int:
             "(python -m harness list)"
         )
     print("\n\n".join(texts))
+    return 0
+
+
+def _show_attention(argv: list[str]) -> int:
+    parser = Parser(
+        prog="python -m harness show attention",
+        description="Where the attention of each layer goes under patches, on one document.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="tiny", help="name, path or hub id (default: tiny)")
+    add("--len", required=True, help="tokens of the document to read, such as 2k")
+    add("--sinks", default="4", help="first tokens that are counted together (default: 4)")
+    add("--window", help="newest keys, with the current one (default: min(trained, --len / 4))")
+    add("--csv", type=Path, help="write a row a patch and layer to a file")
+    add("--figure", type=Path, help="draw the shares as PNG")
+    _add_shared(parser)
+    options = parser.parse_args(argv)
+    length, sinks = parse_length(options.len), parse_length(options.sinks, "--sinks")
+    window = parse_length(options.window, "--window") if options.window else None
+    shared = _check_shared(options)
+    from harness import commands
+    from harness.attention import Reading
+
+    reading = Reading(model=options.model, length=length, sinks=sinks, window=window, **shared)
+    commands.show_attention(reading, options.csv, options.figure)
     return 0
 
 

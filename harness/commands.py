@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.attention import Reading, read_shares, render_shares, render_shares_csv
+from harness.bars import draw_bars
 from harness.errors import HarnessError
 from harness.figure import draw, require_matplotlib
 from harness.plan import Request, plan, resolve_device
@@ -18,7 +20,7 @@ from harness.results import (
 )
 from harness.run import run
 
-__all__ = ["measure", "report"]
+__all__ = ["measure", "report", "show_attention"]
 
 FAILED_CELLS = 3
 TABLE = "results.csv"
@@ -83,6 +85,26 @@ def report(
         except HarnessError as error:
             print(f"no figure: {error}", file=sys.stderr)
     _outputs(records, metrics, csv or directory / TABLE, figure, threshold)
+
+
+def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> None:
+    """Print where the attention goes under each patch, and write it as asked.
+
+    Args:
+        reading: what the command line asks for.
+        csv: where the rows go, one a patch and layer.
+        figure: where the bars go as PNG.
+
+    Raises:
+        HarnessError: see `read_shares`.
+        ResultsError: a file cannot be written.
+    """
+    tables = read_shares(reading)
+    print("\n\n".join(map(render_shares, tables)))
+    if csv:
+        write_atomically(csv, render_shares_csv(row for rows in tables for row in rows))
+    if figure:
+        draw_bars(tables, figure)
 
 
 def _outputs(

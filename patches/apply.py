@@ -7,7 +7,7 @@ model's native attention; a query scale alone multiplies the queries before the 
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,19 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from patches.base import Extent, Patch, PatchError, Plan, QueryScale, Rope
-from patches.checks import IDENTITY_TOKENS, check_layers, compare, few_logits, name_of, notes
-from patches.hook import AttentionFunction, Columns, banded, scaled
+from patches.checks import (
+    IDENTITY_TOKENS,
+    check_layers,
+    compare,
+    few_logits,
+    name_of,
+    native_window,
+    notes,
+    own_windows,
+)
+from patches.hook import AttentionFunction, Columns, banded, native_plans, scaled
 
-__all__ = ["Applied", "apply", "check_identity", "trained_length"]
+__all__ = ["Applied", "apply", "check_identity", "trained_length", "watched"]
 
 UNBOUNDED_WINDOW = 1 << 30
 PATCHED = "patched"  # rope_type while a patch is on
@@ -38,11 +47,13 @@ class Applied:
         attention: native kernel's name, with `+scale` after it if queries are scaled, or blockwise.
         keep: newest input tokens that the model may be given; None for all.
         notes: remarks for the user, a line each.
+        plans: what each layer does to the queries and keys that its attention is given.
     """
 
     attention: str
     keep: int | None = None
     notes: tuple[str, ...] = ()
+    plans: tuple[Plan, ...] = ()
 
 
 def trained_length(config: Any) -> int:
@@ -72,7 +83,7 @@ def apply(
     native = str(model.config._attn_implementation)
     keep = patch.keep(extent) if patch.keep else None
     if not patch.parts or keep is not None:
-        yield Applied(native, keep)
+        yield Applied(native, keep, plans=native_plans(own_windows(model.config)))
         return
     layers = int(model.config.num_hidden_layers)
     check_layers(patch, extent, layers)
@@ -80,12 +91,12 @@ def apply(
     rope = shipped_rope(rotary, extent)
     plans = [patch.resolve(rope, extent, layer) for layer in range(layers)]
     scale = plans[0].query_scale
-    remarks = notes(patch, extent, rope, plans[0].rope, native_window(model, extent))
+    remarks = notes(patch, extent, rope, plans[0].rope, native_window(model.config, extent))
     with unwindowed(model):
         if patch.maps_attention or (scale and native not in ALL_ATTENTION_FUNCTIONS):
             check_identity(model)
             with hooked(model, rotary, rope, banded(plans)):
-                yield Applied("blockwise", notes=remarks)
+                yield Applied("blockwise", None, remarks, tuple(plans))
             return
         check_frequencies(model)
         with ExitStack() as stack:
@@ -93,7 +104,26 @@ def apply(
                 check_scale(model, native)
                 stack.enter_context(scaled_attention(model, scale, native))
             stack.enter_context(frequencies(rotary, plans[0].rope))
-            yield Applied(native + ("+scale" if scale else ""), notes=remarks)
+            name = native + ("+scale" if scale else "")
+            yield Applied(name, None, remarks, native_plans(own_windows(model.config), scale))
+
+
+@contextmanager
+def watched(
+    model: PreTrainedModel,
+    applied: Applied,
+    watch: Callable[[AttentionFunction, Sequence[Plan]], AttentionFunction],
+) -> Iterator[None]:
+    """Wrap the attention that runs under a patch, given the plan of each layer.
+
+    Raises:
+        PatchError: the model's attention is none that can be wrapped.
+    """
+    name = str(model.config._attn_implementation)
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        raise PatchError(f"attention '{name}' cannot be watched; load the model with sdpa")
+    with attention_function(model, watch(ALL_ATTENTION_FUNCTIONS[name], applied.plans), name):
+        yield
 
 
 def check_identity(model: PreTrainedModel) -> float:
@@ -173,15 +203,6 @@ def shipped_rope(rotary: Any, extent: Extent) -> Rope:
             rotary.config, inv_freq.device, seq_len=extent.context_length
         )
     return Rope(inv_freq.clone(), float(attention_factor), float(parameters["rope_theta"]))
-
-
-def native_window(model: PreTrainedModel, extent: Extent) -> int | None:
-    """The model's own sliding window if it would hide keys at this length."""
-    config = model.config
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    used = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    return int(window) if window and used and window < extent.context_length else None
 
 
 @contextmanager

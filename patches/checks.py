@@ -10,7 +10,16 @@ from torch import Tensor
 from patches.base import Extent, Patch, PatchError, Rope
 from patches.hook import AttentionFunction
 
-__all__ = ["IDENTITY_TOKENS", "check_layers", "compare", "few_logits", "name_of", "notes"]
+__all__ = [
+    "IDENTITY_TOKENS",
+    "check_layers",
+    "compare",
+    "few_logits",
+    "name_of",
+    "native_window",
+    "notes",
+    "own_windows",
+]
 
 IDENTITY_TOKENS = 24
 IDENTITY_TOLERANCE = 1e-4
@@ -76,6 +85,21 @@ def check_layers(patch: Patch, extent: Extent, layers: int) -> None:
                 f"'{patch}': layers={first}:{stop} but the model has {layers} layers; "
                 f"expected a range within 0:{layers}"
             )
+
+
+def own_windows(config: Any) -> list[int | None]:
+    """The model's own sliding window of each layer."""
+    config = config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    every = "sliding_attention" if getattr(config, "use_sliding_window", True) else ""
+    kinds = getattr(config, "layer_types", None) or [every] * config.num_hidden_layers
+    return [int(window) if window and kind == "sliding_attention" else None for kind in kinds]
+
+
+def native_window(config: Any, extent: Extent) -> int | None:
+    """The model's own sliding window if it would hide keys at this length."""
+    windows = (window for window in own_windows(config) if window)
+    return next((window for window in windows if window < extent.context_length), None)
 
 
 def notes(

@@ -1,16 +1,16 @@
 """Attention functions in transformers' signature that carry out a patch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from patches.attention import attend
-from patches.base import Plan, QueryScale
+from patches.base import Band, Plan, QueryScale, Region, Rope
 from patches.spec import PatchError
 
-__all__ = ["AttentionFunction", "Columns", "banded", "scaled"]
+__all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "scaled"]
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]
 
@@ -84,6 +84,16 @@ def banded(plans: list[Plan]) -> AttentionFunction:
         return out.transpose(1, 2).contiguous(), None
 
     return function
+
+
+def native_plans(
+    windows: Sequence[int | None], query_scale: QueryScale | None = None
+) -> tuple[Plan, ...]:
+    """Plans of the model's own attention, whose queries and keys come rotated, by its windows."""
+    rotated = Rope(torch.zeros(0), 1.0, 1.0)
+    return tuple(
+        Plan(rotated, (Band(Region(distance=(0, window))),), query_scale) for window in windows
+    )
 
 
 def refuse_extras(module: Any, kwargs: dict[str, Any], mask: Tensor | None, dropout: float) -> None:
