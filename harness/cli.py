@@ -1,34 +1,24 @@
 """The command line: arguments in, one line for each mistake, exit codes. Imports no torch."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import patches
 import tasks
-from harness.errors import HarnessError, ResultsError
+from harness.errors import HarnessError
 from harness.lengths import parse_length, parse_lengths
 from harness.models import MODELS
+from harness.options import Parser, add_shared, check_shared
 from patches.spec import did_you_mean, split_specs
 
 __all__ = ["main"]
 
-DTYPES = {
-    "auto": "auto",
-    "fp32": "float32",
-    "float32": "float32",
-    "bf16": "bfloat16",
-    "bfloat16": "bfloat16",
-    "fp16": "float16",
-    "float16": "float16",
-}
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-report DIR
+report DIR, keys
 
 examples:
   python -m harness --model tiny --patch none,pi,ntk,rerope+logn --len 512:8k:x2
@@ -38,18 +28,6 @@ examples:
 
 exit codes: 0 all cells done; 2 usage; 3 some cells failed (recorded as rows); 4 model or data not
 available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted"""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage.
-
-        Raises:
-            HarnessError: always.
-        """
-        raise HarnessError(f"{message} (python -m harness --help)")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,6 +55,7 @@ def _dispatch(argv: list[str]) -> int:
         "list": _list,
         "show": _show,
         "report": _report,
+        "keys": _keys,
     }
     if not argv or argv[0].startswith("-"):
         return _run(argv)
@@ -105,48 +84,8 @@ def _run_parser() -> Parser:
     add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
     add("--csv", type=Path, help="also write this command's rows to a file")
     add("--figure", type=Path, help="draw value against length as PNG")
-    _add_shared(parser)
+    add_shared(parser)
     return parser
-
-
-def _add_shared(parser: Parser) -> None:
-    """Options of every command that reads with a model."""
-    add = parser.add_argument
-    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
-    add(
-        "--data", help="FILE.txt, FILE.jsonl, directory or hub data set (default: Python reference)"
-    )
-    add("--dtype", default="auto", help="auto, fp32, bf16 or fp16 (default: auto; fp32 on CPU)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--chunk", help="tokens a prefill forward (default: all in one)")
-    add("--trained-length", help="tokens the models were trained at (default: their config's)")
-
-
-def _check_shared(options: argparse.Namespace) -> dict[str, Any]:
-    """Read the shared options; refuse what cannot be read, drawn or written."""
-    given = {"--chunk": options.chunk, "--trained-length": options.trained_length}
-    chunk, trained_length = (
-        parse_length(text, name) if text else None for name, text in given.items()
-    )
-    if options.dtype not in DTYPES:
-        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16")
-    specs = split_specs(options.patch)
-    for spec in specs:
-        patches.parse(spec)
-    for target in filter(None, (options.csv, options.figure)):
-        _check_target(target)
-    if options.figure:
-        from harness.figure import require_matplotlib
-
-        require_matplotlib()
-    return {
-        "patches": tuple(specs),
-        "data": options.data,
-        "dtype": DTYPES[options.dtype],
-        "device": options.device,
-        "chunk": chunk,
-        "trained_length": trained_length,
-    }
 
 
 def _run(argv: list[str]) -> int:
@@ -162,7 +101,7 @@ def _run(argv: list[str]) -> int:
     task_specs = split_specs(options.task)
     for spec in task_specs:
         tasks.parse(spec)
-    shared = _check_shared(options)
+    shared = check_shared(options)
     from harness import commands
     from harness.plan import Request
 
@@ -175,13 +114,6 @@ def _run(argv: list[str]) -> int:
         **shared,
     )
     return commands.measure(request, options.out, options.csv, options.figure)
-
-
-def _check_target(path: Path) -> None:
-    """Refuse a file that cannot be written before anything is measured."""
-    parent = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ResultsError(f"{path}: cannot be written; give a file in a directory that can be")
 
 
 def _list(argv: list[str]) -> int:
@@ -237,16 +169,51 @@ def _show_attention(argv: list[str]) -> int:
     add("--window", help="newest keys, with the current one (default: min(trained, --len / 4))")
     add("--csv", type=Path, help="write a row a patch and layer to a file")
     add("--figure", type=Path, help="draw the shares as PNG")
-    _add_shared(parser)
+    add_shared(parser)
     options = parser.parse_args(argv)
     length, sinks = parse_length(options.len), parse_length(options.sinks, "--sinks")
     window = parse_length(options.window, "--window") if options.window else None
-    shared = _check_shared(options)
+    shared = check_shared(options)
     from harness import commands
     from harness.attention import Reading
 
     reading = Reading(model=options.model, length=length, sinks=sinks, window=window, **shared)
     commands.show_attention(reading, options.csv, options.figure)
+    return 0
+
+
+def _keys(argv: list[str]) -> int:
+    parser = Parser(
+        prog="python -m harness keys",
+        description="Mark the key tokens of documents with a model, for ppl(protocol=longppl).",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="tiny", help="name, path or hub id (default: tiny)")
+    add("--len", required=True, help="tokens of each document to read, such as 8k")
+    add("--short", help="tokens of short context (default: min(4k, trained length / 2))")
+    add("--n", type=int, default=3, help="documents (default: 3)")
+    add("--out", type=Path, required=True, help="FILE.jsonl to write; --data takes it")
+    add_shared(parser)
+    parser.set_defaults(figure=None)
+    options = parser.parse_args(argv)
+    options.csv = options.out
+    short = f",short={parse_length(options.short, '--short')}" if options.short else ""
+    shared = check_shared(options)
+    if len(shared["patches"]) != 1:
+        raise HarnessError(f"--patch {options.patch}: keys are found with one patch; give one")
+    from harness.keys import write_keys
+    from harness.plan import Request, resolve_device
+
+    request = Request(
+        models=(options.model,),
+        tasks=(f"ppl(protocol=longppl{short})",),
+        lengths=(parse_length(options.len),),
+        n=options.n,
+        seed=0,
+        **shared,
+    )
+    write_keys(request, resolve_device(options.device), options.out)
     return 0
 
 

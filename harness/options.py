@@ -1,0 +1,82 @@
+"""Options that several commands share: how they are declared, read and refused."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import patches
+from harness.errors import HarnessError, ResultsError
+from harness.lengths import parse_length
+from patches.spec import split_specs
+
+__all__ = ["Parser", "add_shared", "check_shared"]
+
+DTYPES = {
+    "auto": "auto",
+    "fp32": "float32",
+    "float32": "float32",
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "fp16": "float16",
+    "float16": "float16",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage.
+
+        Raises:
+            HarnessError: always.
+        """
+        raise HarnessError(f"{message} (python -m harness --help)")
+
+
+def add_shared(parser: Parser) -> None:
+    """Options of every command that reads with a model."""
+    add = parser.add_argument
+    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
+    add(
+        "--data", help="FILE.txt, FILE.jsonl, directory or hub data set (default: Python reference)"
+    )
+    add("--dtype", default="auto", help="auto, fp32, bf16 or fp16 (default: auto; fp32 on CPU)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--chunk", help="tokens a prefill forward (default: all in one)")
+    add("--trained-length", help="tokens the models were trained at (default: their config's)")
+
+
+def check_shared(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the shared options; refuse what cannot be read, drawn or written."""
+    given = {"--chunk": options.chunk, "--trained-length": options.trained_length}
+    chunk, trained_length = (
+        parse_length(text, name) if text else None for name, text in given.items()
+    )
+    if options.dtype not in DTYPES:
+        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16")
+    specs = split_specs(options.patch)
+    for spec in specs:
+        patches.parse(spec)
+    for target in filter(None, (options.csv, options.figure)):
+        _check_target(target)
+    if options.figure:
+        from harness.figure import require_matplotlib
+
+        require_matplotlib()
+    return {
+        "patches": tuple(specs),
+        "data": options.data,
+        "dtype": DTYPES[options.dtype],
+        "device": options.device,
+        "chunk": chunk,
+        "trained_length": trained_length,
+    }
+
+
+def _check_target(path: Path) -> None:
+    """Refuse a file that cannot be written before anything is measured."""
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ResultsError(f"{path}: cannot be written; give a file in a directory that can be")
