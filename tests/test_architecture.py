@@ -62,7 +62,9 @@ def test_the_harness_names_no_patch_and_no_task() -> None:
         if path.parts[0] != "harness":
             continue
         tree = ast.parse((ROOT / path).read_text())
-        other_words = {"fmt", "reduction"} | ({"default"} if path.name in ("cli.py", "options.py") else set())
+        other_words = {"fmt", "reduction"} | (
+            {"default"} if path.name in ("cli.py", "options.py") else set()
+        )
         arguments = {
             id(keyword.value)
             for node in ast.walk(tree)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tasks.base import Document, Output, Sample, Score, Source, Task, Tokenizer
+from tasks.base import Document, Output, Sample, Score, Source, Task, TaskError, Tokenizer
 from tasks.draws import Draws
 from tasks.official.ruler import postprocess, string_match_all, string_match_part
 from tasks.ruler.counting import CommonWords, FrequentWords
@@ -95,7 +95,10 @@ class Ruler(Task):
             part = PARTS[name]
             for index, document in enumerate(documents):
                 draws = Draws(seed, self.name, name, index)
-                prompt, references = part.sample(setting, draws, index)
+                try:
+                    prompt, references = part.sample(setting, draws, index)
+                except TaskError as error:
+                    raise TaskError(f"{name}: {error}, or leave it out with tasks=") from None
                 samples.append(
                     Sample(
                         id=f"{document.id}, {name}",

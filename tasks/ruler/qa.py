@@ -89,7 +89,7 @@ class Qa(Part):
         if bodies[: len(whole)] != whole:
             raise TaskError(
                 f"--len {setting.length}: the {len(question.needed)} documents of question {index} "
-                f"of {self.source} do not fit; raise --len or leave this task out"
+                f"of {self.source} do not fit; raise --len"
             )
         mixed = draws.pick(bodies, len(bodies))
         labels = [setting.tokens(_label(place)) for place in range(1, len(mixed) + 1)]
@@ -98,10 +98,7 @@ class Qa(Part):
 
     def _read(self, setting: Setting) -> Read:
         if self.source not in setting.sources:
-            raise TaskError(
-                f"no {self.source} file in the data; give its directory with --data, or choose "
-                "other tasks"
-            )
+            raise TaskError(f"no {self.source} file in the data; give its directory with --data")
         try:
             return self.read(setting.sources[self.source])
         except (ValueError, KeyError, TypeError) as error:
