@@ -7,7 +7,7 @@ from pathlib import Path
 
 import patches
 import tasks
-from harness.errors import HarnessError
+from harness.errors import HarnessError, one_line
 from harness.lengths import parse_length, parse_lengths
 from harness.models import MODELS
 from harness.options import Parser, add_shared, check_shared
@@ -18,7 +18,8 @@ __all__ = ["main"]
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-report DIR, keys
+          report DIR, keys (of documents, for longppl),
+          rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
 examples:
   python -m harness --model tiny --patch none,pi,ntk,rerope+logn --len 512:8k:x2
@@ -44,8 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    text = "".join(one if one.isprintable() else " " for one in str(error))
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
     return code
 
 
@@ -56,6 +56,7 @@ def _dispatch(argv: list[str]) -> int:
         "show": _show,
         "report": _report,
         "keys": _keys,
+        "rescore": _rescore,
     }
     if not argv or argv[0].startswith("-"):
         return _run(argv)
@@ -231,4 +232,22 @@ def _report(argv: list[str]) -> int:
 
     metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
     commands.report(options.directory, metrics, options.csv, options.figure, options.threshold)
+    return 0
+
+
+def _rescore(argv: list[str]) -> int:
+    from harness.rescore import print_scores
+    from tasks.formats import FORMATS
+
+    parser = Parser(
+        prog="python -m harness rescore",
+        description="Score prediction files as their benchmark does, without a model. Prints CSV.",
+        epilog="formats:\n"
+        + "\n".join(f"  {name:12}  {one.summary}" for name, one in FORMATS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--format", required=True, help=", ".join(FORMATS))
+    parser.add_argument("directory", type=Path, metavar="DIR", help="one file a data set")
+    options = parser.parse_args(argv)
+    print_scores(options.format, options.directory)
     return 0

@@ -1,6 +1,6 @@
 """Errors that end in one line on stderr, each with its exit code. Imports nothing."""
 
-__all__ = ["DoesNotFit", "HarnessError", "NonFinite", "ResultsError", "Unavailable"]
+__all__ = ["DoesNotFit", "HarnessError", "NonFinite", "ResultsError", "Unavailable", "one_line"]
 
 
 class HarnessError(ValueError):
@@ -31,3 +31,8 @@ class NonFinite(HarnessError):
     """A logit that is not a number or infinite; the message names the first bad position."""
 
     exit_code = 3
+
+
+def one_line(text: str) -> str:
+    """Text with all that cannot be printed, and every run of blanks, as one blank."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())

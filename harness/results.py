@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "Row",
     "cell_id",
+    "csv_cell",
     "read_journal",
     "render_csv",
     "rows_of",
@@ -220,7 +221,8 @@ class Journal:
         ) from None
 
 
-def _cell(value: object) -> str:
+def csv_cell(value: object) -> str:
+    """Text of a CSV cell; one that a spreadsheet would take for a formula gets an apostrophe."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -232,15 +234,14 @@ def _cell(value: object) -> str:
 def render_csv(rows: Iterable[Row]) -> bytes:
     """Write rows as CSV: the same rows in any order give the same bytes.
 
-    Sorted by the columns from left to right, floats by `repr`, LF ends lines; a text that a
-    spreadsheet would take for a formula gets a leading apostrophe.
+    Sorted by the columns from left to right, floats by `repr`, LF ends lines.
     """
     header = [field.name for field in fields(Row)]
     table = sorted(rows, key=_order)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([_cell(getattr(row, name)) for name in header] for row in table)
+    writer.writerows([csv_cell(getattr(row, name)) for name in header] for row in table)
     return out.getvalue().encode()
 
 

@@ -81,7 +81,9 @@ class Sample:
     """What the model is to do for one document.
 
     The id names the document and the end point: samples of the same id are paired across patches.
-    The model generates when `max_new_tokens` is above 0. `position` says where in its input the
+    The model generates when `max_new_tokens` is above 0: exactly so many tokens where `until` is
+    None, otherwise at most so many, up to the end-of-sequence token or to the first of the strings
+    in `until`, neither of which is part of the answer. `position` says where in its input the
     answer stands, for tasks that score by it; `keys` and `score_from` which tokens of the first
     pass count, for tasks that choose among them.
     """
@@ -91,6 +93,7 @@ class Sample:
     passes: tuple[Pass, ...] = ()
     prompt: tuple[int, ...] = ()
     max_new_tokens: int = 0
+    until: tuple[str, ...] | None = None
     reference: str = ""
     position: str = ""
     reference_tokens: tuple[int, ...] = ()

@@ -18,7 +18,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], ["list", "patches"], ["run", "--help"]]
+    "arguments",
+    [["--help"], ["list"], ["list", "patches"], ["run", "--help"], ["rescore", "--help"]],
 )
 def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
     code = (

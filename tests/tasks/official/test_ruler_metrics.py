@@ -1,13 +1,9 @@
 """RULER's metrics on values worked out by hand, and on the official code's where they are there."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from tasks.official.ruler import postprocess, string_match_all, string_match_part
-
-VECTORS = Path(__file__).parents[4] / "shared/data/metric_vectors/ruler_metrics.jsonl"
+from tests.tasks.official.vectors import needs_vectors, vectors
 
 
 @pytest.mark.parametrize(
@@ -32,19 +28,11 @@ def test_control_characters_become_newlines_and_the_ends_are_stripped():
     assert postprocess("\x7f") == "\x7f"
 
 
-def official_vectors():
-    """Objects one after the other; some hold raw line ends, which a split at lines would cut."""
-    text, place = VECTORS.read_bytes().decode(), 0
-    decoder = json.JSONDecoder(strict=False)
-    while place < len(text):
-        row, place = decoder.raw_decode(text, place)
-        yield row
-        place += len(text) - place - len(text[place:].lstrip("\n"))
-
-
-@pytest.mark.skipif(not VECTORS.exists(), reason="no ../shared/data/metric_vectors here")
+@needs_vectors
 def test_every_official_vector_is_reproduced():
-    rows = [row for row in official_vectors() if row["kind"] != "corpus"]  # a corpus lacks parts
+    rows = [
+        row for row in vectors("ruler_metrics") if row["kind"] != "corpus"
+    ]  # a corpus lacks parts
     assert len(rows) > 100
     for row in rows:
         prediction, references = postprocess(row["prediction"]), row["references"]

@@ -1,0 +1,146 @@
+"""Prediction files of others: JSON objects, one a line, each with its place for errors."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.spec import TaskError
+
+__all__ = ["Prediction", "few", "find", "read"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of a file: its fields, and `file:line`."""
+
+    fields: dict[str, Any]
+    where: str
+
+    def field(self, *names: str) -> Any:
+        """Value of the first of these fields that is there.
+
+        Raises:
+            TaskError: none of them is.
+        """
+        for name in names:
+            if name in self.fields:
+                return self.fields[name]
+        found = ", ".join(map(str, self.fields)) or "none"
+        raise self.error(f"no field {' or '.join(map(repr, names))}; fields: {found}")
+
+    def text(self, *names: str) -> str:
+        """The same, a text.
+
+        Raises:
+            TaskError: none of the fields is there, or it is no text.
+        """
+        value = self.field(*names)
+        if not isinstance(value, str):
+            raise self.error(f"field {' or '.join(map(repr, names))} is {_kind(value)}, not a text")
+        return value
+
+    def texts(self, *names: str) -> list[str]:
+        """The same, a list of texts that is not empty.
+
+        Raises:
+            TaskError: none of the fields is there, or it is something else.
+        """
+        value = self.field(*names)
+        if not (isinstance(value, list) and value and all(isinstance(one, str) for one in value)):
+            raise self.error(
+                f"field {' or '.join(map(repr, names))} is {_kind(value)}; expected a list of "
+                "texts with at least one"
+            )
+        return value
+
+    def number(self, name: str) -> float:
+        """The same, a number of at least 0.
+
+        Raises:
+            TaskError: the field is not there, or it is something else.
+        """
+        value = self.field(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise self.error(f"field '{name}' is {_kind(value)}; expected a number of at least 0")
+        return value
+
+    def word(self, name: str, accepted: Collection[str]) -> str:
+        """The same, one of some words.
+
+        Raises:
+            TaskError: the field is not there, or it is something else.
+        """
+        value = self.text(name)
+        if value not in accepted:
+            raise self.error(f"field '{name}' is '{value[:40]}'; expected {', '.join(accepted)}")
+        return value
+
+    def error(self, problem: str) -> TaskError:
+        """Put the place in front of what is wrong."""
+        return TaskError(f"{self.where}: {problem}")
+
+
+def _kind(value: object) -> str:
+    return {"NoneType": "null", "str": "a text", "dict": "an object", "list": "a list"}.get(
+        type(value).__name__, json.dumps(value)[:40]
+    )
+
+
+def few(names: Sequence[str]) -> str:
+    """Join names by comma, the first five and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def find(directory: Path, suffix: str) -> tuple[list[Path], list[str]]:
+    """Return the files with a suffix, by name, and the names of all else in a directory.
+
+    Raises:
+        TaskError: no such directory, or no such file in it.
+    """
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError as error:
+        raise TaskError(
+            f"{directory}: {error.strerror}; expected a directory of *{suffix} files"
+        ) from None
+    files = [path for path in entries if path.name.endswith(suffix) and path.is_file()]
+    others = [path.name for path in entries if path not in files]
+    if not files:
+        raise TaskError(f"{directory}: no *{suffix} file in it; found: {few(others) or 'nothing'}")
+    return files, others
+
+
+def read(path: Path) -> list[Prediction]:
+    """Return the objects of a JSON-lines file; lines without a character are none.
+
+    Raises:
+        TaskError: the file cannot be read, is not UTF-8 or has no object, or a line is none.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: not UTF-8 at byte {error.start}; convert it") from None
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
+    lines = enumerate(text.split("\n"), 1)  # not splitlines: JSON may hold U+2028
+    predictions = [_parse(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    if not predictions:
+        raise TaskError(f"{path}: empty; expected one JSON object a line")
+    return predictions
+
+
+def _parse(line: str, where: str) -> Prediction:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TaskError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, brackets without end
+        raise TaskError(f"{where}: not read ({error}); expected one object a line") from None
+    if not isinstance(fields, dict):
+        raise TaskError(f'{where}: {_kind(fields)}; expected an object, such as {{"pred": …}}')
+    return Prediction(fields, where)
