@@ -13,6 +13,7 @@ import patches
 from harness.checkpoint import Checkpoint, open_checkpoint
 from harness.engine import Engine
 from harness.errors import DoesNotFit, HarnessError, Unavailable
+from harness.generate import Prompt, generate
 from harness.lengths import render_length
 from harness.memory import is_out_of_memory
 from harness.plan import resolve_device
@@ -173,7 +174,7 @@ class _Document:
             for note in applied.notes:
                 print(note, file=sys.stderr)
             with watched(model, applied, shares.watch):
-                engine.generate(tokens, 1)
+                list(generate(engine, [Prompt(tokens, 1)]))
         found = shares.means()
         if not found:
             raise HarnessError(

@@ -1,25 +1,49 @@
-"""A KV cache that is allocated once and handed out as views: no copy when it grows."""
+"""A KV cache that is allocated once and handed out as views: no copy when it grows.
 
+It has one row a sequence. Prompts are read row by row, each right before a common column, so that
+they need no padding among themselves; then all rows go on together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-__all__ = ["make_cache"]
+__all__ = ["RowCache", "make_cache"]
+
+
+@dataclass
+class Place:
+    """Where tokens go: all rows or one, from a column on."""
+
+    rows: slice
+    first: int
 
 
 class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer in two buffers of fixed length.
+    """Keys and values of one layer in two buffers of fixed size [rows, heads, columns, head_dim].
 
-    `keys` and `values` are views of the filled part [batch, heads, kv_len, head_dim], so whatever
-    reads them (lengths, masks) sees an ordinary growing cache.
+    `keys` and `values` are views of the filled part of the rows in use, so whatever reads them
+    (lengths, masks) sees an ordinary growing cache.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """Make an empty layer for at most `capacity` tokens; buffers come with the first update."""
+    def __init__(self, size: int, capacity: int, place: Place) -> None:
+        """Make an empty layer; buffers come with the first update.
+
+        Args:
+            size: number of rows.
+            capacity: number of columns.
+            place: where the first tokens go; shared by all layers.
+        """
         super().__init__()
+        self.size = size
         self.capacity = capacity
+        self.place = place
+        self.length = 0
         self.buffers: tuple[Tensor, Tensor] | None = None
 
     def update(
@@ -37,20 +61,56 @@ class PreallocatedLayer(DynamicLayer):
             self.buffers = (self._allocate(key_states), self._allocate(value_states))
             self.dtype, self.device = key_states.dtype, key_states.device
             self.is_initialized = True
-            self.length = 0
-        start, self.length = self.length, self.length + key_states.shape[-2]
+        start = self.place.first + self.length
+        stop = start + key_states.shape[-2]
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start : self.length].copy_(new)
-        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
+            buffer[self.place.rows, :, start:stop].copy_(new)
+        self.show(stop - self.place.first)
         return self.keys, self.values
 
+    def show(self, length: int) -> None:
+        """Let `keys` and `values` be the first `length` tokens of the rows in use."""
+        assert self.buffers is not None
+        self.length = length
+        rows, first = self.place.rows, self.place.first
+        self.keys, self.values = (one[rows, :, first : first + length] for one in self.buffers)
+
     def _allocate(self, states: Tensor) -> Tensor:
-        batch, heads, _, head_dim = states.shape
-        return torch.empty(
-            (batch, heads, self.capacity, head_dim), dtype=states.dtype, device=states.device
+        _, heads, _, head_dim = states.shape
+        shape = (self.size, heads, self.capacity, head_dim)
+        make = (
+            torch.zeros if self.size > 1 else torch.empty
+        )  # padding is masked, and must be finite
+        return make(shape, dtype=states.dtype, device=states.device)
+
+
+class RowCache(Cache):
+    """Keys and values of some sequences, read one by one and continued together."""
+
+    def __init__(self, size: int, capacity: int) -> None:
+        """Make an empty cache of `size` rows and `capacity` columns, its first row open."""
+        self.place = Place(slice(0, 1), 0)
+        super().__init__(
+            layer_class_to_replicate=partial(PreallocatedLayer, size, capacity, self.place)
         )
 
+    def open(self, rows: slice, first: int, length: int = 0) -> None:
+        """Let the next tokens of some rows go behind `length` tokens from column `first` on."""
+        self.place.rows, self.place.first = rows, first
+        for layer in self.layers:
+            layer.show(length)
 
-def make_cache(capacity: int) -> Cache:
-    """Return an empty cache for `capacity` tokens; layers come as the model asks for them."""
-    return Cache(layer_class_to_replicate=partial(PreallocatedLayer, capacity))
+    def copy(
+        self, row: int, first: int, other: RowCache, place: tuple[int, int], length: int
+    ) -> None:
+        """Open a row with `length` tokens that stand in a (row, first column) of another cache."""
+        self.open(slice(row, row + 1), first)
+        there, start = slice(place[0], place[0] + 1), place[1]
+        for index, layer in enumerate(other.layers):
+            keys, values = (one[there, :, start : start + length] for one in layer.buffers)
+            self.update(keys, values, index)
+
+
+def make_cache(capacity: int) -> RowCache:
+    """Return an empty cache of one row for `capacity` tokens."""
+    return RowCache(1, capacity)

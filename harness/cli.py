@@ -82,6 +82,7 @@ def _run_parser() -> Parser:
     add("--len", help="context lengths: 8192, 32k, 4k,8k, 512:8k:x2 (default: the trained length)")
     add("--n", type=int, default=3, help="documents (default: 3)")
     add("--seed", type=int, default=0, help="of samples and intervals (default: 0)")
+    add("--batch", type=int, default=1, help="answers generated together (default: 1)")
     add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
     add("--csv", type=Path, help="also write this command's rows to a file")
     add("--figure", type=Path, help="draw value against length as PNG")
@@ -96,6 +97,8 @@ def _run(argv: list[str]) -> int:
         raise HarnessError(f"--n {options.n}: expected an integer of at least 1")
     if options.seed < 0:
         raise HarnessError(f"--seed {options.seed}: expected an integer of at least 0")
+    if options.batch < 1:
+        raise HarnessError(f"--batch {options.batch}: expected an integer of at least 1")
     models = tuple(name.strip() for name in options.model.split(",") if name.strip())
     if not models:
         raise HarnessError(f"--model '{options.model}': expected names, such as tiny,smollm2")
@@ -112,6 +115,7 @@ def _run(argv: list[str]) -> int:
         lengths=lengths,
         n=options.n,
         seed=options.seed,
+        batch=options.batch,
         **shared,
     )
     return commands.measure(request, options.out, options.csv, options.figure)

@@ -1,4 +1,4 @@
-"""Reads tokens with a model: nll of given tokens, and greedy continuation."""
+"""Reads tokens with a model: nll of given tokens."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch.nn import functional
 from harness.cache import make_cache
 from harness.errors import HarnessError, NonFinite
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "pieces"]
 
 LOGIT_ROWS = 1024  # most positions whose logits are alive at once
 LOSS_ROWS = 128  # most positions whose float32 log-probabilities are alive at once
@@ -44,6 +44,8 @@ class Engine:
         self.chunk = chunk
         self.device = device
         self.bos_id = bos_id
+        ends = getattr(model, "generation_config", model.config).eos_token_id
+        self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
 
     @torch.inference_mode()
     def score(
@@ -68,7 +70,7 @@ class Engine:
         """
         if keep is None or keep >= len(tokens):
             return self._score_window(tokens, score_from, 0)
-        head, step = self._head(tokens), max(1, keep // 2)
+        head, step = self.head(tokens), max(1, keep // 2)
         parts = []
         for start in range(score_from, len(tokens), step):
             end = min(start + step, len(tokens))
@@ -78,46 +80,7 @@ class Engine:
         nll, hits = zip(*parts, strict=True)
         return np.concatenate(nll), np.concatenate(hits)
 
-    @torch.inference_mode()
-    def generate(
-        self, tokens: Sequence[int], max_new_tokens: int, keep: int | None = None
-    ) -> list[int]:
-        """Continue a prompt greedily by exactly `max_new_tokens` tokens; no token ends it early.
-
-        Args:
-            tokens: the prompt.
-            max_new_tokens: tokens to generate.
-            keep: if given, only the newest keep - max_new_tokens tokens of the prompt are read,
-                BOS among them.
-
-        Raises:
-            NonFinite: a logit is not a number, or infinite where the largest is looked for.
-            HarnessError: `keep` leaves no room for a prompt.
-        """
-        if keep is not None:
-            head = self._head(tokens)
-            room = keep - max_new_tokens - len(head)
-            if room < 1:
-                raise HarnessError(
-                    f"{max_new_tokens} new tokens leave no prompt in a window of {keep}; "
-                    "generate fewer"
-                )
-            tokens = [*head, *tokens[len(head) :][-room:]]
-        cache = make_cache(len(tokens) + max_new_tokens)
-        for start, end in _pieces(len(tokens), len(tokens) - 1, self.chunk):
-            logits = self._forward(tokens[start:end], 1, cache)
-        generated: list[int] = []
-        while True:
-            best, token = logits[-1].float().max(dim=-1)
-            if not torch.isfinite(best):
-                position = len(tokens) + len(generated)
-                raise NonFinite(f"logits are not finite at generated position {position}")
-            generated.append(int(token))
-            if len(generated) == max_new_tokens:
-                return generated
-            logits = self._forward(generated[-1:], 1, cache)
-
-    def _head(self, tokens: Sequence[int]) -> list[int]:
+    def head(self, tokens: Sequence[int]) -> list[int]:
         """The BOS that an input begins with, if it does."""
         return [self.bos_id] if self.bos_id is not None and tokens[0] == self.bos_id else []
 
@@ -125,12 +88,12 @@ class Engine:
         self, tokens: Sequence[int], score_from: int, offset: int
     ) -> tuple[np.ndarray, np.ndarray]:
         inputs, first_row = tokens[:-1], score_from - 1
-        pieces = list(_pieces(len(inputs), first_row, self.chunk))
-        cache = make_cache(len(inputs)) if len(pieces) > 1 else None
+        parts = list(pieces(len(inputs), first_row, self.chunk))
+        cache = make_cache(len(inputs)) if len(parts) > 1 else None
         nll, hits = [], []
-        for start, end in pieces:
+        for start, end in parts:
             rows = end - max(start, first_row)
-            logits = self._forward(inputs[start:end], max(rows, 1), cache)
+            logits = self.forward(inputs[start:end], max(rows, 1), cache)
             if rows > 0:
                 piece_nll, piece_hits = _losses(logits, tokens[end - rows + 1 : end + 1])
                 nll.append(piece_nll)
@@ -144,7 +107,7 @@ class Engine:
             )
         return all_nll, np.concatenate(hits)
 
-    def _forward(self, tokens: Sequence[int], rows: int, cache: object) -> Tensor:
+    def forward(self, tokens: Sequence[int], rows: int, cache: object) -> Tensor:
         """Return the logits of the last `rows` tokens [rows, vocabulary]."""
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
         output = self.model(
@@ -157,7 +120,7 @@ class Engine:
         return logits
 
 
-def _pieces(length: int, first_row: int, chunk: int | None) -> Iterator[tuple[int, int]]:
+def pieces(length: int, first_row: int, chunk: int | None) -> Iterator[tuple[int, int]]:
     """Cut `length` inputs into forwards of at most `chunk` tokens and LOGIT_ROWS scored rows."""
     start = 0
     while start < length:

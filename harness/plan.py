@@ -40,6 +40,7 @@ class Request:
         device: name of a torch device, or auto.
         chunk: tokens a prefill forward; None for one forward.
         trained_length: tokens the models were trained at; None for what their configs say.
+        batch: answers that are generated together.
     """
 
     models: tuple[str, ...]
@@ -53,6 +54,7 @@ class Request:
     device: str
     chunk: int | None
     trained_length: int | None = None
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class _Maker:
             "chunk": self.request.chunk,
             "parallel": "single process",
             "device": self.device.type,
+            **({"batch": self.request.batch} if self.request.batch > 1 else {}),
         }
 
     def _template(self, key: dict[str, Any], task: Task, samples: tuple[Sample, ...]) -> Row:

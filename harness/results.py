@@ -73,6 +73,7 @@ class Row:
     versions: str
     code: str
     cell: str
+    batch: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
+from harness.generate import Prompt, generate
 from harness.lengths import render_length
 from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
@@ -20,10 +21,10 @@ from harness.results import Journal, Record, Row, Scores
 from patches import PatchError
 from patches.apply import apply
 from tasks import TaskError
-from tasks.base import Output, Sample
+from tasks.base import Output, Sample, Tokenizer
 from tasks.metrics import METRICS, interval
 
-__all__ = ["run"]
+__all__ = ["before_first", "run"]
 
 
 def run(
@@ -89,7 +90,11 @@ class _Measurement:
                 row = replace(row, attention=applied.attention)
                 for note in applied.notes:
                     _say(self.bar, note)
-                samples = [self._scores(sample, applied.keep) for sample in cell.samples]
+                texts = self._texts(applied.keep)
+                samples = [
+                    self._scores(sample, applied.keep, answer)
+                    for sample, answer in zip(cell.samples, texts, strict=True)
+                ]
         except NonFinite as problem:
             status, error = "nan", str(problem)
         except (PatchError, TaskError, HarnessError) as problem:
@@ -109,24 +114,49 @@ class _Measurement:
             return Record(cell.key, (row,), ())
         return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
 
-    def _scores(self, sample: Sample, keep: int | None) -> Scores:
+    def _texts(self, keep: int | None) -> Iterator[tuple[list[int], str]]:
+        """Generated tokens and text of each sample, where it asks for some."""
+        tokenizer, samples = self.cell.checkpoint.tokenizer, self.cell.samples
+        asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
+        made = generate(self.engine, asked, keep, self.cell.template.batch)
+        for sample in samples:
+            if not sample.max_new_tokens:
+                yield [], ""
+                continue
+            tokens = next(made)
+            self.bar.update()
+            yield tokens, before_first(tokenizer.decode(tokens), sample.until or ())
+
+    def _scores(self, sample: Sample, keep: int | None, answer: tuple[list[int], str]) -> Scores:
         nll, hits = [], []
         for one in sample.passes:
             pass_nll, pass_hits = self.engine.score(one.tokens, one.score_from, keep)
             nll.append(pass_nll)
             hits.append(pass_hits)
             self.bar.update()
-        generated: list[int] = []
-        if sample.max_new_tokens:
-            generated = self.engine.generate(sample.prompt, sample.max_new_tokens, keep)
-            self.bar.update()
-        text = self.cell.checkpoint.tokenizer.decode(generated) if generated else ""
-        output = Output(tuple(nll), tuple(hits), tuple(generated), text)
+        tokens, text = answer
+        output = Output(tuple(nll), tuple(hits), tuple(tokens), text)
         scores = [
             [score.metric, score.position, list(score.stats)]
             for score in self.cell.task.score(sample, output)
         ]
         return {"id": sample.id, "document": sample.document, "text": text, "scores": scores}
+
+
+def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
+    until = sample.until
+    if until is None:
+        return Prompt(sample.prompt, sample.max_new_tokens)
+
+    def ended(tokens: list[int]) -> bool:
+        return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
+
+    return Prompt(sample.prompt, sample.max_new_tokens, ended)
+
+
+def before_first(text: str, ends: Sequence[str]) -> str:
+    """The text before the first of some strings."""
+    return text[: min((text.index(end) for end in ends if end in text), default=len(text))]
 
 
 def _rows(row: Row, samples: Sequence[Scores]) -> Iterator[Row]:

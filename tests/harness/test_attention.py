@@ -75,13 +75,13 @@ def test_chunks_change_nothing(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables, read = [], []
-    forward = Engine._forward
+    forward = Engine.forward
 
     def spy(self, tokens, *more):
         read.append(len(tokens))
         return forward(self, tokens, *more)
 
-    monkeypatch.setattr(Engine, "_forward", spy)
+    monkeypatch.setattr(Engine, "forward", spy)
     for chunk in ([], ["--chunk", "48"]):
         out = tmp_path / f"{len(chunk)}.csv"
         more = ["--len", "128", "--patch", "none,dca", *chunk, "--csv", str(out)]
@@ -102,7 +102,7 @@ def test_memory_that_runs_out_is_one_line(
     def full(*args: object) -> None:
         raise torch.OutOfMemoryError("out\nof memory")
 
-    monkeypatch.setattr(Engine, "_forward", full)
+    monkeypatch.setattr(Engine, "forward", full)
     assert main(show(checkpoint, data, "--len", "128")) == 5
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: --len 128: out of memory")
 

@@ -54,7 +54,6 @@ def test_keep_leaves_bos_in_front_of_the_newest_tokens() -> None:
     nll, _ = engine.score(TOKENS, len(TOKENS) - 6, keep=16)
     short = [TOKENS[0], *TOKENS[-15:]]
     np.testing.assert_allclose(nll, engine.score(short, 10)[0], atol=1e-5)
-    assert engine.generate(TOKENS, 4, keep=16) == engine.generate([TOKENS[0], *TOKENS[-11:]], 4)
 
 
 def test_keep_as_long_as_the_input_changes_nothing() -> None:
@@ -79,33 +78,11 @@ def test_no_more_than_the_allowed_rows_of_logits_are_alive() -> None:
     assert sum(seen) == 2499
 
 
-@pytest.mark.parametrize("chunk", [None, 16])
-def test_generate_equals_greedy_generate_of_transformers(chunk: int | None) -> None:
-    model = make_model()
-    prompt = torch.tensor([TOKENS[:50]])
-    expected = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False
-    )[0, 50:].tolist()
-    assert Engine(model, chunk, CPU).generate(TOKENS[:50], 20) == expected
-
-
-def test_generate_with_keep_reads_the_newest_tokens() -> None:
-    engine = Engine(make_model(), None, CPU)
-    assert engine.generate(TOKENS, 10, keep=40) == engine.generate(TOKENS[-30:], 10)
-
-
-def test_generate_refuses_a_window_without_a_prompt() -> None:
-    with pytest.raises(HarnessError, match="no prompt in a window of 10"):
-        Engine(make_model(), None, CPU).generate(TOKENS, 10, keep=10)
-
-
 def test_nan_names_the_first_bad_position() -> None:
     model = make_model()
     model.model.norm.weight.data.fill_(float("nan"))
     with pytest.raises(NonFinite, match="at position 100,"):
         Engine(model, None, CPU).score(TOKENS, 100)
-    with pytest.raises(NonFinite, match="generated position 120"):
-        Engine(model, None, CPU).generate(TOKENS, 4)
 
 
 def test_a_model_without_logits_to_keep_is_refused() -> None:

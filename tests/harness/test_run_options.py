@@ -1,12 +1,15 @@
 """Runs of tasks that hide an answer, and of a trained length that is given."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness import run as run_module
 from harness.cli import main
+from harness.generate import Prompt
+from harness.run import before_first
 from tests.harness.conftest import command, make_tokenizer, table
 
 
@@ -19,13 +22,15 @@ def test_hidden_answers_are_scored_by_depth_and_drawn(
 ) -> None:
     tokenizer = make_tokenizer()
 
-    def answer(engine: object, prompt: tuple[int, ...], new: int, keep: int | None) -> list[int]:
-        text = tokenizer.decode([one for one in prompt if one < 256])
-        found = re.search(r"pass key is (\d+)", text)
-        known = found is not None and found.start() > 0.45 * len(text)
-        return tokenizer.encode(found[1])[:new] if found and known else [0] * new
+    def answers(engine: object, prompts: list[Prompt], *_: object) -> Iterator[list[int]]:
+        for prompt in prompts:
+            new = prompt.max_new_tokens
+            text = tokenizer.decode([one for one in prompt.tokens if one < 256])
+            found = re.search(r"pass key is (\d+)", text)
+            known = found is not None and found.start() > 0.45 * len(text)
+            yield tokenizer.encode(found[1])[:new] if found and known else [0] * new
 
-    monkeypatch.setattr(run_module.Engine, "generate", answer)
+    monkeypatch.setattr(run_module, "generate", answers)
     out, png = tmp_path / "out", tmp_path / "f.png"
     one = data / "0.txt"
     more = ["--task", "passkey,needle", "--n", "7", "--len", "600,700", "--figure", str(png)]
@@ -75,3 +80,40 @@ def test_data_that_no_task_reads_is_refused(
 ) -> None:
     assert main(command(checkpoint, data, tmp_path, "--task", "passkey,kv")) == 2
     assert "passkey, kv makes its own text; leave it out" in capsys.readouterr().err
+
+
+def test_answers_generated_together_are_the_same_and_a_cell_of_their_own(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    task = ["--task", "continuation(new=8)", "--len", "64", "--patch", "none"]
+    for batch in ("1", "2"):
+        assert main(command(checkpoint, data, out, *task, "--batch", batch)) == 0
+    rows = table(out)
+    alone, together = ([row for row in rows if row["batch"] == batch] for batch in ("1", "2"))
+    assert [row["value"] for row in alone] == [row["value"] for row in together]
+    assert len(alone) > 3 and not {row["cell"] for row in alone} & {row["cell"] for row in together}
+
+
+@pytest.mark.parametrize("batch", ["0", "-2"])
+def test_a_batch_of_nothing_is_refused(
+    batch: str, checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(checkpoint, data, tmp_path, "--batch", batch)) == 2
+    assert f"--batch {batch}: expected an integer of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "ends", "kept"),
+    [
+        ("one\ntwo\n", ("\n",), "one"),
+        ("one", ("\n",), "one"),
+        ("a. b! c", ("!", "."), "a"),
+        ("a\nb", (), "a\nb"),
+        ("\n", ("\n",), ""),
+    ],
+)
+def test_an_answer_is_the_text_before_the_first_of_its_ends(
+    text: str, ends: tuple[str, ...], kept: str
+) -> None:
+    assert before_first(text, ends) == kept

@@ -1,0 +1,182 @@
+"""Greedy continuation of many prompts: read one by one, continued together.
+
+A prompt that begins like the one before it is read from where they part. Rows of unequal length
+stand flush right, so that prompts are never padded; only the shared steps are masked.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.cache import RowCache
+from harness.engine import Engine, pieces
+from harness.errors import HarnessError, NonFinite
+
+__all__ = ["Prompt", "generate"]
+
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued.
+
+    Attributes:
+        tokens: the prompt.
+        max_new_tokens: tokens to generate, at most or exactly.
+        ended: tells from the generated tokens whether they are enough; None to generate exactly
+            `max_new_tokens`, whatever they are.
+    """
+
+    tokens: Tokens
+    max_new_tokens: int
+    ended: Callable[[list[int]], bool] | None = None
+
+
+@torch.inference_mode()
+def generate(
+    engine: Engine, prompts: Sequence[Prompt], keep: int | None = None, batch: int = 1
+) -> Iterator[list[int]]:
+    """Continue prompts greedily; yield the generated tokens of each, in order.
+
+    Where a prompt says when it is ended, the model's end-of-sequence tokens end it too, and are not
+    among its tokens.
+
+    Args:
+        engine: the model.
+        prompts: what to continue.
+        keep: if given, only the newest keep - max_new_tokens tokens of each prompt are read, BOS
+            among them.
+        batch: prompts that are continued together.
+
+    Raises:
+        NonFinite: a logit is not a number, or infinite where the largest is looked for.
+        HarnessError: `keep` leaves no room for a prompt.
+    """
+    rows = [_Row(prompt, _newest(engine, prompt, keep)) for prompt in prompts]
+    last: _Batch | None = None
+    for start in range(0, len(rows), batch):
+        last = _Batch(engine, rows[start : start + batch], last)
+        yield from last.run()
+
+
+def _newest(engine: Engine, prompt: Prompt, keep: int | None) -> Tokens:
+    """What is read of a prompt."""
+    if keep is None:
+        return prompt.tokens
+    head = engine.head(prompt.tokens)
+    room = keep - prompt.max_new_tokens - len(head)
+    if room < 1:
+        raise HarnessError(
+            f"{prompt.max_new_tokens} new tokens leave no prompt in a window of {keep}; generate "
+            "fewer"
+        )
+    return [*head, *prompt.tokens[len(head) :][-room:]]
+
+
+class _Row:
+    """One prompt, what is read of it, and what has been generated."""
+
+    def __init__(self, prompt: Prompt, tokens: Tokens) -> None:
+        self.prompt = prompt
+        self.tokens = list(tokens)
+        self.new: list[int] = []
+        self.is_done = False
+
+    def take(self, token: int, ends: frozenset[int]) -> None:
+        """Note the next token."""
+        if self.is_done:
+            return
+        ended = self.prompt.ended
+        if ended is not None and token in ends:
+            self.is_done = True
+            return
+        self.new.append(token)
+        is_full = len(self.new) == self.prompt.max_new_tokens
+        self.is_done = is_full or (ended is not None and ended(self.new))
+
+
+class _Batch:
+    """Rows that are continued together; the prompts end at one column."""
+
+    def __init__(self, engine: Engine, rows: Sequence[_Row], before: "_Batch | None") -> None:
+        self.engine = engine
+        self.rows = rows
+        self.columns = max(len(row.tokens) for row in rows)
+        new = max(row.prompt.max_new_tokens for row in rows)
+        self.pads = [self.columns - len(row.tokens) for row in rows]
+        is_alike = before is not None and _known(rows[0].tokens, before.rows[-1].tokens)
+        self.before = before if is_alike else None
+        self.cache = RowCache(len(rows), self.columns + new)
+
+    def run(self) -> Iterator[list[int]]:
+        """Read all prompts, then generate step by step until every row is done."""
+        logits = torch.stack([self._read(index) for index in range(len(self.rows))])
+        self.before = None  # its memory is free from here on
+        self.cache.open(slice(0, len(self.rows)), 0, self.columns)
+        while True:
+            self._take(logits)
+            if all(row.is_done for row in self.rows):
+                break
+            logits = self._step()
+            self.columns += 1
+        yield from (row.new for row in self.rows)
+
+    def _read(self, index: int) -> Tensor:
+        """Read one prompt; return the logits of its last token [vocabulary]."""
+        tokens, first = self.rows[index].tokens, self.pads[index]
+        source, row = (self, index - 1) if index else (self.before, -1)
+        known = _known(tokens, source.rows[row].tokens) if source else 0
+        if source and known:
+            row %= len(source.rows)
+            self.cache.copy(index, first, source.cache, (row, source.pads[row]), known)
+        else:
+            self.cache.open(slice(index, index + 1), first)
+        for start, end in pieces(len(tokens) - known, len(tokens) - known - 1, self.engine.chunk):
+            logits = self.engine.forward(tokens[known + start : known + end], 1, self.cache)
+        return logits[-1]
+
+    def _take(self, logits: Tensor) -> None:
+        """Choose the likeliest token of each row [rows, vocabulary]."""
+        best, chosen = logits.float().max(dim=-1)
+        for row, finite, token in zip(
+            self.rows, torch.isfinite(best).tolist(), chosen.tolist(), strict=True
+        ):
+            if not finite and not row.is_done:
+                position = len(row.tokens) + len(row.new)
+                raise NonFinite(f"logits are not finite at generated position {position}")
+            row.take(token, self.engine.end_ids)
+        self.chosen = chosen
+
+    def _step(self) -> Tensor:
+        """Read the chosen tokens; return the logits [rows, vocabulary]."""
+        device = self.engine.device
+        extra = {}
+        if any(self.pads):
+            pads = torch.tensor(self.pads, device=device)[:, None]
+            columns = torch.arange(self.columns + 1, device=device)[None]
+            extra["attention_mask"] = (columns >= pads).long()
+            extra["position_ids"] = self.columns - pads
+        output = self.engine.model(
+            input_ids=self.chosen[:, None].to(device),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **extra,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def _known(tokens: Tokens, other: Tokens) -> int:
+    """Tokens at the start of a prompt that another has too, where it saves work to copy them.
+
+    What stands behind others is read with a mask, and not as a causal square of half the work, so
+    they must be half of the prompt. Its last token is read in any case.
+    """
+    pairs = enumerate(zip(tokens[:-1], other, strict=False))
+    different = next((index for index, (a, b) in pairs if a != b), None)
+    same = min(len(tokens) - 1, len(other)) if different is None else different
+    return same if 2 * same >= len(tokens) else 0
