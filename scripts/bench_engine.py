@@ -1,0 +1,133 @@
+"""Speed of generation: answers together against one by one, and a second question's cost.
+
+    python scripts/bench_engine.py --len 2k --batch 8 --out results/bench_engine.csv
+
+All figures are ratios within one run, medians of `--repeats` rounds that alternate between the
+ways. Writes a CSV with a row a measurement.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import patches
+from harness.checkpoint import open_checkpoint
+from harness.engine import Engine
+from harness.generate import Prompt, generate
+from harness.lengths import parse_lengths
+from harness.plan import resolve_device
+from patches.apply import apply
+from patches.spec import split_specs
+from tasks.corpus import load
+
+FIELDS = ("model", "patch", "device", "threads", "length", "measure", "seconds", "ratio", "to")
+NEW, QUESTION, QUESTIONS = 64, 32, 9  # tokens, tokens, questions about one document
+
+
+def documents(tokenizer: Any, length: int, count: int) -> list[list[int]]:
+    """Prompts of `length` tokens from neighbouring places of the default corpus."""
+    text = tokenizer.encode(load(None, 1).documents[0].text)
+    head = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    size = length - len(head)
+    return [[*head, *text[place * size : (place + 1) * size]] for place in range(count)]
+
+
+def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each way; the rounds alternate, the first one is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(some) for name, some in times.items()}
+
+
+def measure(engine: Engine, tokenizer: Any, length: int, options: argparse.Namespace) -> list[Any]:
+    """(measure, seconds, ratio, to what) of one patch at one length."""
+    several = [Prompt(one, NEW) for one in documents(tokenizer, length - NEW, options.batch)]
+    first, other = documents(tokenizer, length - QUESTION - 1, 2)
+    starts = range(0, QUESTIONS * QUESTION, QUESTION)
+    asked = [Prompt([*first, *other[start : start + QUESTION]], 1) for start in starts]
+
+    def run(prompts: Sequence[Prompt], batch: int = 1) -> Callable[[], object]:
+        return lambda: list(generate(engine, prompts, None, batch))
+
+    together = f"{options.batch} answers together"
+    times = medians(
+        {
+            "answers one by one": run(several),
+            together: run(several, options.batch),
+            "one question": run(asked[:1]),
+            "all questions": run(asked),
+            "one token": run([Prompt(several[0].tokens, 1)]),
+            "all tokens": run(several[:1]),
+        },
+        options.repeats,
+    )
+    alone, one = times["answers one by one"], times["one question"]
+    more = (times["all questions"] - one) / (QUESTIONS - 1)
+    step = (times["all tokens"] - times["one token"]) / (NEW - 1)
+    return [
+        ("answers one by one", alone, 1.0, "itself"),
+        (together, times[together], times[together] / alone, "answers one by one"),
+        ("a document's first question", one, 1.0, "itself"),
+        ("a further question", more, more / one, "its first"),
+        ("a generated token", step, 1.0, "itself"),
+    ]
+
+
+def main() -> None:
+    """Measure all patches at all lengths, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--patch", default="none,ntk,rerope+logn,streaming")
+    parser.add_argument("--len", default="2k")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    checkpoint = open_checkpoint(options.model)
+    model = checkpoint.load(checkpoint.dtype(options.dtype, device), device)
+    engine = Engine(model, None, device, checkpoint.tokenizer.bos_id)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    rows: list[dict[str, Any]] = []
+    for length in parse_lengths(options.len):
+        base: dict[str, float] = {}
+        for spec in split_specs(options.patch):
+            with apply(model, patches.parse(spec), length):
+                found = measure(engine, checkpoint.tokenizer, length, options)
+            base = base or {what: seconds for what, seconds, _, _ in found}
+            found += [
+                (f"{what}, patched", seconds, seconds / base[what], "the first patch")
+                for what, seconds, _, to in found
+                if to == "itself"
+            ]
+            for what, seconds, ratio, to in found:
+                values = (options.model, spec, name, torch.get_num_threads(), length, what)
+                figures = (round(seconds, 5), round(ratio, 3), to)
+                rows.append(dict(zip(FIELDS, (*values, *figures), strict=True)))
+                print(f"{length:6} {spec:14} {what:40} {seconds:9.4f} s {ratio:7.3f} x {to}")
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        print(options.out, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
