@@ -31,7 +31,9 @@ __all__ = [
 SCHEMA = 1
 JOURNAL = "journal.jsonl"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-Scores = dict[str, Any]  # one sample: id, document, scores = [[metric, position, stats], …]
+Scores = dict[
+    str, Any
+]  # one sample: id, document, tokens, depth, text, scores = [[metric, position, stats], …]
 
 
 @dataclass(frozen=True)

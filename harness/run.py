@@ -140,7 +140,14 @@ class _Measurement:
             [score.metric, score.position, list(score.stats)]
             for score in self.cell.task.score(sample, output)
         ]
-        return {"id": sample.id, "document": sample.document, "text": text, "scores": scores}
+        return {
+            "id": sample.id,
+            "document": sample.document,
+            "tokens": sample.tokens,
+            "depth": sample.depth,
+            "text": text,
+            "scores": scores,
+        }
 
 
 def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:

@@ -20,6 +20,7 @@ class Entry:
 
 TASKS: dict[str, Entry] = {
     "continuation": Entry("continuation", "BLEU, ROUGE and token accuracy of what really follows"),
+    "facts": Entry("facts", "where someone, or a thing they took, is by facts far apart"),
     "gain": Entry("gain", "what context beyond the trained length is worth, by position"),
     "kv": Entry("kv", "the value of one key of a JSON object of random UUIDs"),
     "lines": Entry("lines", "the number of one of many labelled lines"),

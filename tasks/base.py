@@ -85,7 +85,8 @@ class Sample:
     None, otherwise at most so many, up to the end-of-sequence token or to the first of the strings
     in `until`, neither of which is part of the answer. `position` says where in its input the
     answer stands, for tasks that score by it; `keys` and `score_from` which tokens of the first
-    pass count, for tasks that choose among them.
+    pass count, for tasks that choose among them; `depth` the share of the prompt's tokens that
+    stand before what is asked for.
     """
 
     id: str
@@ -99,6 +100,13 @@ class Sample:
     reference_tokens: tuple[int, ...] = ()
     keys: tuple[int, ...] | None = None
     score_from: int = 0
+    depth: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Length of the longest input, what is generated behind it included."""
+        passes = (len(one.tokens) for one in self.passes)
+        return max(len(self.prompt) + self.max_new_tokens, *passes, 0)
 
 
 @dataclass(frozen=True)

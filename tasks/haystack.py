@@ -1,6 +1,7 @@
 """Prompts that hide something: a head, filler with needles between its pieces, and a question."""
 
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, count, cycle, islice
@@ -107,8 +108,10 @@ def depth_of(index: int, depth: float | None, depths: int) -> float:
     return order[index % depths] / max(1, depths - 1)
 
 
-def sample_of(document: Document, depth: float, prompt: Tokens, new: int, reference: str) -> Sample:
-    """The sample of a prompt with something hidden at a depth, to be answered in `new` tokens."""
+def sample_of(
+    document: Document, depth: float, needle: Tokens, prompt: Tokens, new: int, reference: str
+) -> Sample:
+    """The sample of a prompt with a needle hidden at a depth, to be answered in `new` tokens."""
     position = DEPTH + render(depth)
     return Sample(
         id=f"{document.id}, {position}",
@@ -117,7 +120,17 @@ def sample_of(document: Document, depth: float, prompt: Tokens, new: int, refere
         prompt=prompt,
         max_new_tokens=new,
         reference=reference,
+        depth=round(_place(prompt, needle) / len(prompt), 6),
     )
+
+
+def _place(prompt: Tokens, needle: Tokens) -> int:
+    """Index of the first token of a needle in the prompt."""
+    inside, wanted = (array("q", tokens).tobytes() for tokens in (prompt, needle))
+    size, place = array("q").itemsize, inside.index(wanted)
+    while place % size:  # bytes of two tokens that look like it
+        place = inside.index(wanted, place + 1)
+    return place // size
 
 
 def by_depth(metric: str, value: float, sample: Sample) -> list[Score]:

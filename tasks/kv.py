@@ -53,16 +53,17 @@ class KeyValue(Task):
             depth = depth_of(index, self.depth, self.depths or DEPTHS)
             key, value = draws.uuid(), draws.uuid()
             new = len(following(tokenizer, value)) + SPARE
+            needle = following(tokenizer, PAIR.format(key=key, value=value))
             prompt = hide(
                 tokenizer,
                 HEAD,
                 pieces(tokenizer, _pairs(draws)),
-                [(depth, following(tokenizer, PAIR.format(key=key, value=value)))],
+                [(depth, needle)],
                 QUESTION.format(key=key, last=draws.uuid(), other=draws.uuid()),
                 (context_length, new),
                 PADDING,
             )
-            samples.append(sample_of(document, depth, prompt, new, value))
+            samples.append(sample_of(document, depth, needle, prompt, new, value))
         return samples
 
     def score(self, sample: Sample, output: Output) -> list[Score]:

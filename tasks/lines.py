@@ -55,16 +55,17 @@ class Lines(Task):
             depth = depth_of(index, self.depth, self.depths or DEPTHS)
             label, number = _label(draws), draws.digits(DIGITS)
             new = len(following(tokenizer, f" {number}.")) + SPARE
+            needle = following(tokenizer, LINE.format(label=label, number=number))
             prompt = hide(
                 tokenizer,
                 HEAD,
                 pieces(tokenizer, _lines(draws, label)),
-                [(depth, following(tokenizer, LINE.format(label=label, number=number)))],
+                [(depth, needle)],
                 QUESTION.format(label=label),
                 (context_length, new),
                 PADDING,
             )
-            samples.append(sample_of(document, depth, prompt, new, number))
+            samples.append(sample_of(document, depth, needle, prompt, new, number))
         return samples
 
     def score(self, sample: Sample, output: Output) -> list[Score]:

@@ -132,7 +132,7 @@ class Needle(Task):
         question = (ONE if len(answer) == 1 else MANY).format(keys=asked)
         new = len(following(tokenizer, " " + ", ".join(answer) + ".")) + SPARE * len(answer)
         prompt = hide(tokenizer, HEAD, filler, needles, question, (context_length, new))
-        return sample_of(document, depth, prompt, new, " ".join(answer))
+        return sample_of(document, depth, needles[0][1], prompt, new, " ".join(answer))
 
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (share of the values in the answer, 1), of all and by depth."""

@@ -78,7 +78,7 @@ class Passkey(Task):
                 QUESTION,
                 (context_length, new),
             )
-            samples.append(sample_of(document, depth, prompt, new, key))
+            samples.append(sample_of(document, depth, needle, prompt, new, key))
         return samples
 
     def score(self, sample: Sample, output: Output) -> list[Score]:

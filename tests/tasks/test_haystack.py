@@ -165,10 +165,20 @@ def test_depths_take_turns_both_ends_first():
 
 def test_positions_have_no_needless_digits():
     document = Document("one", "")
-    positions = [sample_of(document, depth, (), 1, "").position for depth in (0, 0.25, 1.0, 1e-5)]
+    depths = (0, 0.25, 1.0, 1e-5)
+    positions = [sample_of(document, depth, (3,), (9, 3), 1, "").position for depth in depths]
     assert positions == [
         "depth 0",
         "depth 0.25",
         "depth 1",
         "depth 0.00001",
     ]
+
+
+def test_the_depth_of_a_needle_is_where_it_really_stands():
+    prompt = (1, 2**40, 256, 1, 2, 7, 5)
+    for needle, place in (((1, 2), 3), ((7, 5), 5), ((2**40,), 1), ((1,), 0)):
+        sample = sample_of(Document("one", ""), 0.5, needle, prompt, 3, "")
+        assert sample.depth == round(place / 7, 6) and sample.tokens == 10
+    # 1 and 256 as bytes: 256 shifted by one byte looks like 1
+    assert sample_of(Document("one", ""), 0.5, (1, 2), (256, 512, 1, 2), 3, "").depth == 0.5

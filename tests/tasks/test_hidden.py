@@ -41,6 +41,12 @@ def test_the_answer_stands_at_its_depth_of_the_characters(spec, depth):
     for sample in samples:
         text = Bytes().decode(sample.prompt)
         assert abs(text.index(sample.reference) / len(text) - depth) < 0.06
+        before = {"passkey": " The pass key is ", "kv": '\n "', "lines": "\nline "}.get(
+            spec, " The "
+        )
+        start = text[: text.index(sample.reference)].rindex(before)
+        assert sample.depth == pytest.approx((start + 1) / len(sample.prompt), abs=1e-6)  # BOS
+        assert sample.tokens == 6000
 
 
 def test_the_first_integer_must_equal_the_pass_key():
