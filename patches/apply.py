@@ -20,7 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_atten
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from patches.base import Band, Extent, Patch, PatchError, Plan, QueryScale, Rope
+from patches.base import Band, Extent, Patch, PatchError, Plan, QueryScale, Region, Rope
 from patches.checks import (
     IDENTITY_TOKENS,
     check_layers,
@@ -112,30 +112,35 @@ def apply(
     windows = hiding(config, extent)
     kept = windows if patch.native_window else {}
     patched = {rotary: patch.resolve(rope, extent).rope for rotary, rope in shipped.items()}
-    remarks = notes(patch, *next(iter(zip(shipped.values(), patched.values(), strict=True))))
-    remarks += () if patch.native_window else lifted_note(windows, patch)
-    scale = patch.resolve(next(iter(shipped.values())), extent).query_scale
+    usual = next(iter(shipped))
+    remarks = notes(patch, shipped[usual], patched[usual]) + lifted_note(windows, patch)
+    scale = patch.resolve(shipped[usual], extent).query_scale
     with unwindowed(config), ExitStack() as stack:
         unscalable = scale is not None and native not in ALL_ATTENTION_FUNCTIONS
         if patch.maps_attention or kept or unscalable or loses_factor(model, shipped, patched):
             rotations = measured(model)
             identity(model, rotations)
-            plans = {
-                layer: Plan(rope, (Band(kept[layer]),))
-                if layer in kept
-                else patch.resolve(rope, extent, layer)
-                for layer, rope in layer_ropes(rotations, shipped).items()
-            }
+            plans = planned(patch, extent, layer_ropes(rotations, shipped), kept)
             stack.enter_context(hooked(model, shipped, banded(plans)))
             native = "blockwise"
         else:
             check_frequencies(model, shipped)
-            if scale is not None:
-                check_scale(model, native)
-                stack.enter_context(scaled_attention(model, scale, native))
+            stack.enter_context(scaled_attention(model, scale, native))
             stack.enter_context(frequencies(patched))
             native += "+scale" if scale else ""
         yield Applied(native, notes=remarks)
+
+
+def planned(
+    patch: Patch, extent: Extent, ropes: Mapping[int, Rope], kept: Mapping[int, Region]
+) -> dict[int, Plan]:
+    """What each layer does: the patch, or its own window alone where that is kept."""
+    return {
+        layer: Plan(rope, (Band(kept[layer]),))
+        if layer in kept
+        else patch.resolve(rope, extent, layer)
+        for layer, rope in ropes.items()
+    }
 
 
 def check_identity(model: PreTrainedModel) -> float:
@@ -240,9 +245,13 @@ def hooked(model: PreTrainedModel, shipped: Ropes, function: AttentionFunction) 
 
 @contextmanager
 def scaled_attention(
-    model: PreTrainedModel, query_scale: QueryScale, native: str
+    model: PreTrainedModel, query_scale: QueryScale | None, native: str
 ) -> Iterator[None]:
-    """Multiply queries by a scale of their real positions before the native attention."""
+    """Multiply queries by a scale of their real positions, if any, before the native attention."""
+    if query_scale is None:
+        yield
+        return
+    check_scale(model, native)
     columns = Columns()
     function = scaled(query_scale, ALL_ATTENTION_FUNCTIONS[native], columns)
     with attention_function(model, function, native, columns):

@@ -38,7 +38,7 @@ def size_of(config: Any, name: str) -> int | None:
 
 def lifted_note(windows: dict[int, Region], patch: Patch) -> tuple[str, ...]:
     """What to tell of windows that a patch switches off."""
-    if not windows:
+    if not windows or patch.native_window:
         return ()
     region = next(iter(windows.values()))
     size = region.chunk_size or region.distance[1]

@@ -96,7 +96,9 @@ def tiny(family: str, **settings: Any) -> PreTrainedModel:
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
     config = AutoConfig.for_model(family, **{**SHAPE, **FAMILIES.get(family, {}), **settings})
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()  # sdpa where the model has it
+    capped = getattr(config, "attn_logit_softcapping", None)  # transformers 5.17's sdpa drops it
+    attention = "eager" if capped else None  # None: sdpa where the model has it
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
