@@ -134,11 +134,18 @@ def apply(
 def planned(
     patch: Patch, extent: Extent, ropes: Mapping[int, Rope], kept: Mapping[int, Region]
 ) -> dict[int, Plan]:
-    """What each layer does: the patch, or its own window alone where that is kept."""
+    """What each layer does: the patch, or its own window alone where that is kept.
+
+    Raises:
+        PatchError: a window on some layers of a model whose layers share an attention module.
+    """
+    shared = min(ropes, default=0) < 0  # transformers numbers such a module -1
+    if shared and any(rule(extent).layers != (0, None) for rule in patch.visible):
+        raise PatchError(f"'{patch}': the model's layers share their attention; leave layers= out")
     return {
         layer: Plan(rope, (Band(kept[layer]),))
         if layer in kept
-        else patch.resolve(rope, extent, layer)
+        else patch.resolve(rope, extent, max(layer, 0))
         for layer, rope in ropes.items()
     }
 

@@ -216,6 +216,21 @@ def test_layers_with_their_own_window_stay_as_they_are() -> None:
             torch.testing.assert_close(logits(model, ids), plain, atol=1e-5, rtol=0)
 
 
+def test_a_window_acts_on_an_attention_module_that_layers_share() -> None:
+    kinds = ("linear_attention", "hybrid")
+    model = tiny("zamba2", layers_block_type=kinds, use_mem_rope=True, n_mamba_heads=4)
+    ids = tokens(LENGTH)
+    distance = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+    hidden = (distance < 0) | (distance >= 16)
+    mask = torch.zeros(LENGTH, LENGTH).masked_fill(hidden, torch.finfo(torch.float32).min)
+    wanted = logits(model, ids, attention_mask=mask[None, None])
+    with apply(model, parse("window(size=16)"), LENGTH):
+        torch.testing.assert_close(logits(model, ids), wanted, atol=1e-4, rtol=0)
+    refused = pytest.raises(PatchError, match="share their attention; leave layers= out")
+    with refused, apply(model, parse("window(size=16,layers=1:2)"), LENGTH):
+        pass
+
+
 @pytest.mark.parametrize(
     ("family", "why"),
     [
