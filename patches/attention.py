@@ -212,8 +212,9 @@ def run_band(
     q_first, k_first = min(c.q_start for c in todo), min(c.k_start for c in todo)
     q_stop = max(c.q_start + (c.count - 1) * c.step + c.q_len for c in todo)
     k_stop = max(c.k_start + (c.count - 1) * c.step + c.k_len for c in todo)
-    query = rotated(query, q_first, q_stop, q_start, band.query_position, rope)
-    key = rotated(key, k_first, k_stop, k_start, band.key_position, rope)
+    skews = rope.layout.skews
+    query = rotated(query, (q_first, q_stop, q_start), band.query_position, rope, skews[0])
+    key = rotated(key, (k_first, k_stop, k_start), band.key_position, rope, skews[1])
     for call in todo:
         out, lse = fused_attention(
             blocks(query, call.q_start - q_first, call.q_len, call),
@@ -227,13 +228,18 @@ def run_band(
 
 
 def rotated(
-    x: Tensor, first: int, stop: int, start: int, positions: PositionMap | None, rope: Rope
+    x: Tensor,
+    span: tuple[int, int, int],
+    positions: PositionMap | None,
+    rope: Rope,
+    skew: Tensor | None,
 ) -> Tensor:
     """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
+    first, stop, start = span
     x = x[:, :, first - start : stop - start]
     at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
     if positions is not None:
-        return rotate(x, positions(at), rope)
+        return rotate(x, positions(at), rope, skew)
     return x if rope.attention_factor == 1.0 else rotate(x, torch.zeros_like(at), rope)
 
 

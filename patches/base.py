@@ -5,7 +5,7 @@ logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with query i and ke
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import torch
@@ -54,11 +54,14 @@ class Layout:
         interleaved: pairs are (2d, 2d + 1); otherwise (d, d + rotary_dim/2).
         last: the last rotary_dim channels rotate; otherwise the first.
         reverse: they turn the other way.
+        skews: for queries and keys, weight of the first channel of a pair over that of the second
+            [rotary_dim/2], where a norm with weights follows the rotation; None: it does not.
     """
 
     interleaved: bool = False
     last: bool = False
     reverse: bool = False
+    skews: tuple[Tensor | None, Tensor | None] = field(default=(None, None), compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ def without_rotary(model: Any) -> PatchError:
     elif not any("attention" in type(module).__name__.lower() for module in model.modules()):
         why = "a recurrence, no attention"
     else:
-        why = "positions of its own kind"
+        why = "positions of its own kind or none"
     return PatchError(
         f"{name_of(model)}: has 0 rotary embeddings with inv_freq and attention_scaling but {why}; "
         "model not supported, run it with none or truncate"

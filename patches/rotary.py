@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from patches.base import Layout, PatchError, Rope
 from patches.checks import few_logits, name_of
 from patches.hook import AttentionFunction
-from patches.rotation import rotate
+from patches.rotation import cos_sin, rotate, split
 
 __all__ = [
     "RotarySet",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 PATCHED = "patched"  # rope_type while a patch is on
-LAYOUTS = [Layout(*choice) for choice in product((False, True), repeat=len(fields(Layout)))]
+LAYOUTS = [Layout(a, b, c) for a, b, c in product((False, True), repeat=3)]
 CLOSE = 0.02  # of the largest channel; a wrong layout is off by as much as the channels themselves
 
 
@@ -130,7 +130,8 @@ def settings(target: Any, saved: dict[str, Any]) -> Iterator[None]:
             setattr(target, name, value)
 
 
-Rotations = Mapping[int, tuple[RotarySet | None, Layout]]
+Rotation = tuple[RotarySet | None, Layout]
+Rotations = Mapping[int, Rotation]
 
 
 def layer_rotations(
@@ -152,16 +153,18 @@ def layer_rotations(
     trials = {one: replace(still(one), inv_freq=marks(i, one)) for i, one in enumerate(sets)}
     plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
     turned = captured(model, trials, attach)
-    found: dict[int, tuple[RotarySet | None, Layout]] = {}
+    found: dict[int, Rotation] = {}
     for layer, before in plain.items():
-        candidates = [
+        candidates: list[tuple[Rotation, Rope]] = [
             ((rotary, layout), replace(trial, layout=layout))
             for (rotary, trial), layout in product(trials.items(), LAYOUTS)
+            if trial.rotary_dim <= min(x.shape[-1] for x in before)
         ]
-        nothing = ((None, Layout()), unrotated(trials[sets[0]]))
+        nothing: tuple[Rotation, Rope] = ((None, Layout()), unrotated(trials[sets[0]]))
+        skewed = (skewed_by(before, turned[layer], rotation, rope) for rotation, rope in candidates)
         fitting = (
             rotation
-            for rotation, rope in (*candidates, nothing)
+            for rotation, rope in chain(candidates, [nothing], skewed)
             if explains(before, turned[layer], rope)
         )
         found[layer] = next(fitting, (sets[0], Layout()))
@@ -227,12 +230,25 @@ def captured(
     return found
 
 
+def skewed_by(
+    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], rotation: Rotation, rope: Rope
+) -> tuple[Rotation, Rope]:
+    """A candidate with the weights that a norm after the rotation would have, by least squares."""
+    fitted = []
+    for x, turned in zip(before, after, strict=True):
+        cos, sin = cos_sin(x, torch.arange(x.shape[2]), rope)
+        _, low, high, _ = split(x, rope)
+        share = high * sin  # turned low = low cos - skew high sin
+        missing = low * cos - split(turned, rope)[1]
+        fitted.append((missing * share).sum((0, 1, 2)) / share.square().sum((0, 1, 2)))
+    layout = replace(rope.layout, skews=(fitted[0], fitted[1]))
+    return (rotation[0], layout), replace(rope, layout=layout)
+
+
 def explains(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], rope: Rope) -> bool:
     """True if queries and keys become what they are by this rotation."""
-    for x, wanted in zip(before, after, strict=True):
-        if rope.rotary_dim > x.shape[-1]:
-            return False
-        got = rotate(x, torch.arange(x.shape[2]), rope)
+    for x, wanted, skew in zip(before, after, rope.layout.skews, strict=True):
+        got = rotate(x, torch.arange(x.shape[2]), rope, skew)
         if not bool((got - wanted).abs().max() <= CLOSE * wanted.abs().max()):
             return False
     return True

@@ -254,15 +254,46 @@ def test_models_without_rotary_embeddings_are_refused_with_why(
         assert applied.notes == ()
 
 
-def test_weights_after_the_rotation_fail_the_identity_check() -> None:
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_weights_of_a_norm_after_the_rotation_are_kept_after_it(layout: Layout) -> None:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(1, 2, 5, 10, dtype=torch.float64, generator=generator)
+    weight = 0.2 + torch.rand(10, dtype=torch.float64, generator=generator)
+    at = torch.arange(5)
+    skew = torch.stack([weight[real] / weight[other] for real, other in pairs(layout, 10)])
+    wanted = weight * rotate(x, at, rope(layout))
+    got = rotate(weight * x, at, rope(layout), skew)
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+
+
+def hunyuan() -> torch.nn.Module:
+    """A model with norms after the rotation, their weights far from equal."""
+    tiny.cache_clear()
     model = tiny("hunyuan_v1_dense", head_dim=16)
-    norm = model.model.layers[0].self_attn.query_layernorm.weight
-    before = norm.detach().clone()
-    assert check_identity(model) < 1e-5
-    with torch.no_grad():
-        norm.copy_(torch.linspace(0.2, 3.0, 16))
-    try:
-        with pytest.raises(PatchError, match=r"hunyuan_v1_dense: .* differs from the original by"):
-            check_identity(model)
-    finally:
-        norm.data.copy_(before)
+    for layer in model.model.layers:
+        with torch.no_grad():
+            layer.self_attn.query_layernorm.weight.copy_(torch.linspace(0.2, 3.0, 16))
+            layer.self_attn.key_layernorm.weight.copy_(torch.linspace(2.0, 0.1, 16) ** 2)
+    return model
+
+
+def test_a_model_with_norms_after_the_rotation_equals_the_untouched_one() -> None:
+    model, ids = hunyuan(), tokens(LENGTH)
+    for layer, (_, layout) in measured(model).items():
+        for side, name in enumerate(("query_layernorm", "key_layernorm")):
+            weight = getattr(model.model.layers[layer].self_attn, name).weight.detach()
+            torch.testing.assert_close(
+                layout.skews[side], weight[:8] / weight[8:], rtol=1e-4, atol=0
+            )
+    plain = logits(model, ids)
+    with apply(model, parse("rerope(window=1k)"), LENGTH):
+        torch.testing.assert_close(logits(model, ids), plain, atol=1e-4, rtol=0)
+
+
+def test_whatever_else_follows_the_rotation_fails_the_identity_check() -> None:
+    model = hunyuan()
+    norm = model.model.layers[0].self_attn.query_layernorm
+    norm.register_forward_hook(lambda module, inputs, out: out + 0.5 * out.abs())
+    with pytest.raises(PatchError, match=r"hunyuan_v1_dense: .* differs from the original by"):
+        check_identity(model)
+    tiny.cache_clear()
