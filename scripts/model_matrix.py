@@ -245,8 +245,9 @@ def native(model: Any, ids: Tensor) -> float:
     """
     plain = whole(model, ids)
     config = model.config.get_text_config()
+    windows = hiding(config, Extent(LENGTH, TRAINED, 1))
     with unwindowed(config):
-        if hiding(config, Extent(LENGTH, TRAINED, 1)) and apart(whole(model, ids), plain) == 0:
+        if windows and apart(whole(model, ids), plain) == 0:
             raise OwnFault("the untouched model does not apply its own window")
     with patched(model, f"rerope(window={2 * LENGTH})+native-window"):
         return apart(whole(model, ids), plain)
@@ -331,7 +332,7 @@ MEASURES: dict[str, Callable[[Any, Tensor], float]] = {
 def describe(model: Any) -> tuple[str, str]:
     """How a model rotates, and which of its layers have attention."""
     if not rotary_sets(model):
-        own = any("rotary" in name or "rope_" in name for name in vars(model.config))
+        own = any("rotary" in name for name in vars(model.config))
         return "its own code" if own else "no", ""
     try:
         rotations = measured(model)
