@@ -24,7 +24,7 @@ from patches.apply import trained_length
 
 __all__ = ["ATTENTION", "Checkpoint", "TextTokenizer", "cache_directory", "open_checkpoint"]
 
-ATTENTION = "sdpa"
+ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
 BROKEN = (OSError, ValueError, RuntimeError, LookupError, SafetensorError, struct.error)
 DIGITS = 12
 
@@ -140,14 +140,15 @@ class Checkpoint:
             ) from None
 
     def _complete(self, dtype: torch.dtype) -> Any:
+        capped = getattr(self.config, "attn_logit_softcapping", None)  # some sdpa drop the cap
         with quiet():
             try:
                 model, info = AutoModelForCausalLM.from_pretrained(
                     self.directory,
+                    attn_implementation="eager" if capped else None,
                     dtype=dtype,
                     use_safetensors=True,
                     trust_remote_code=False,
-                    attn_implementation=ATTENTION,
                     output_loading_info=True,
                     local_files_only=True,
                 )

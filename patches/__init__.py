@@ -67,6 +67,9 @@ PATCHES: dict[str, Entry] = {
     "longrope-scale": Entry("logn", "query scale", "LongRoPE's attention factor alone"),
     "window": Entry("window", "visible", "newest keys alone, by layer"),
     "sinks": Entry("window", "visible", "first keys stay visible whatever a window hides"),
+    "native-window": Entry(
+        "window", "visible", "layers with a window of their own stay as shipped"
+    ),
 }
 
 

@@ -1,42 +1,52 @@
 """The one hook: puts a patch on a HuggingFace causal LM and takes it off again.
 
-While it is on, the rotary embedding answers cos = 1, sin = 0 (frequencies 0) and an attention
+While it is on, the rotary embeddings answer cos = 1, sin = 0 (frequencies 0) and an attention
 function registered for this model alone rotates queries and keys, so that the KV cache holds
-un-rotated keys. A patch of frequencies alone needs no hook: it writes the frequencies and keeps the
-model's native attention; a query scale alone multiplies the queries before the native attention.
+un-rotated keys. What a layer rotates by, and which channels, is measured on the model itself. A
+patch of frequencies alone needs no hook: it writes the frequencies and keeps the model's native
+attention; a query scale alone multiplies the queries before the native attention.
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from patches.base import Extent, Patch, PatchError, Plan, QueryScale, Rope
+from patches.base import Band, Extent, Patch, PatchError, Plan, QueryScale, Region, Rope
 from patches.checks import (
     IDENTITY_TOKENS,
     check_layers,
     compare,
     few_logits,
     name_of,
-    native_window,
     notes,
-    own_windows,
+    without_rotary,
 )
+from patches.config import head_dim, trained_length
 from patches.hook import AttentionFunction, Columns, banded, native_plans, scaled
+from patches.rotary import (
+    RotarySet,
+    Rotations,
+    frequencies,
+    layer_ropes,
+    layer_rotations,
+    passes_factor,
+    rotary_sets,
+    still,
+)
+from patches.windows import hiding, lifted_note, unwindowed
 
 __all__ = ["Applied", "apply", "check_identity", "trained_length", "watched"]
 
-UNBOUNDED_WINDOW = 1 << 30
-PATCHED = "patched"  # rope_type while a patch is on
 LENGTH_DEPENDENT = ("dynamic", "longrope")
+Ropes = Mapping[RotarySet, Rope]
 
 
 @dataclass(frozen=True)
@@ -53,14 +63,7 @@ class Applied:
     attention: str
     keep: int | None = None
     notes: tuple[str, ...] = ()
-    plans: tuple[Plan, ...] = ()
-
-
-def trained_length(config: Any) -> int:
-    """Tokens a model was trained at: original_max_position_embeddings, else the maximum."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    original = parameters.get("original_max_position_embeddings")
-    return int(original or config.max_position_embeddings)
+    plans: Mapping[int, Plan] = field(default_factory=dict)
 
 
 @contextmanager
@@ -70,7 +73,7 @@ def apply(
     """Put a patch on for the body of a `with`; the model is as before afterwards.
 
     Args:
-        model: causal LM with one rotary embedding.
+        model: causal LM with rotary embeddings.
         patch: what `patches.parse` returned.
         context_length: whole token budget that length-dependent values are derived from.
         trained: tokens the model was trained at; by default what its config says.
@@ -82,37 +85,40 @@ def apply(
     extent = Extent(context_length, trained or trained_length(model.config), head_dim(model))
     native = str(model.config._attn_implementation)
     keep = patch.keep(extent) if patch.keep else None
+    config = model.config.get_text_config()
+    layers, windows = int(config.num_hidden_layers), hiding(config, extent)
     if not patch.parts or keep is not None:
-        yield Applied(native, keep, plans=native_plans(own_windows(model.config)))
+        yield Applied(native, keep, plans=native_plans(layers, windows))
         return
-    layers = int(model.config.num_hidden_layers)
     check_layers(patch, extent, layers)
-    rotary = rotary_embedding(model)
-    rope = shipped_rope(rotary, extent)
-    plans = [patch.resolve(rope, extent, layer) for layer in range(layers)]
-    scale = plans[0].query_scale
-    remarks = notes(patch, extent, rope, plans[0].rope, native_window(model.config, extent))
-    with unwindowed(model):
-        if patch.maps_attention or (scale and native not in ALL_ATTENTION_FUNCTIONS):
-            check_identity(model)
-            with hooked(model, rotary, rope, banded(plans)):
-                yield Applied("blockwise", None, remarks, tuple(plans))
-            return
-        check_frequencies(model)
-        with ExitStack() as stack:
-            if scale is not None:
-                check_scale(model, native)
-                stack.enter_context(scaled_attention(model, scale, native))
-            stack.enter_context(frequencies(rotary, plans[0].rope))
-            name = native + ("+scale" if scale else "")
-            yield Applied(name, None, remarks, native_plans(own_windows(model.config), scale))
+    shipped = shipped_ropes(model, extent)
+    kept = windows if patch.native_window else {}
+    patched = {rotary: patch.resolve(rope, extent).rope for rotary, rope in shipped.items()}
+    usual = next(iter(shipped))
+    remarks = notes(patch, shipped[usual], patched[usual]) + lifted_note(windows, patch)
+    scale = patch.resolve(shipped[usual], extent).query_scale
+    with unwindowed(config), ExitStack() as stack:
+        unscalable = scale is not None and native not in ALL_ATTENTION_FUNCTIONS
+        if patch.maps_attention or kept or unscalable or loses_factor(model, shipped, patched):
+            rotations = measured(model)
+            identity(model, rotations)
+            plans = planned(patch, extent, layer_ropes(rotations, shipped), kept)
+            stack.enter_context(hooked(model, shipped, banded(plans)))
+            native = "blockwise"
+        else:
+            check_frequencies(model, shipped)
+            stack.enter_context(scaled_attention(model, scale, native))
+            stack.enter_context(frequencies(patched))
+            native += "+scale" if scale else ""
+            plans = native_plans(layers, {}, scale)
+        yield Applied(native, notes=remarks, plans=plans)
 
 
 @contextmanager
 def watched(
     model: PreTrainedModel,
     applied: Applied,
-    watch: Callable[[AttentionFunction, Sequence[Plan]], AttentionFunction],
+    watch: Callable[[AttentionFunction, Mapping[int, Plan]], AttentionFunction],
 ) -> Iterator[None]:
     """Wrap the attention that runs under a patch, given the plan of each layer.
 
@@ -126,6 +132,25 @@ def watched(
         yield
 
 
+def planned(
+    patch: Patch, extent: Extent, ropes: Mapping[int, Rope], kept: Mapping[int, Region]
+) -> dict[int, Plan]:
+    """What each layer does: the patch, or its own window alone where that is kept.
+
+    Raises:
+        PatchError: a window on some layers of a model whose layers share an attention module.
+    """
+    shared = min(ropes, default=0) < 0  # transformers numbers such a module -1
+    if shared and any(rule(extent).layers != (0, None) for rule in patch.visible):
+        raise PatchError(f"'{patch}': the model's layers share their attention; leave layers= out")
+    return {
+        layer: Plan(rope, (Band(kept[layer]),))
+        if layer in kept
+        else patch.resolve(rope, extent, max(layer, 0))
+        for layer, rope in ropes.items()
+    }
+
+
 def check_identity(model: PreTrainedModel) -> float:
     """Measure that the hook with no patch equals the untouched model; returns the difference.
 
@@ -135,12 +160,29 @@ def check_identity(model: PreTrainedModel) -> float:
         PatchError: the largest logit difference on a few tokens is above 1e-4 (3 % of the largest
             logit in half precision), or the model lacks what the hook needs.
     """
-    rotary = rotary_embedding(model)
-    extent = Extent(IDENTITY_TOKENS, trained_length(model.config), head_dim(model))
-    rope = shipped_rope(rotary, extent)
-    function = banded([Plan(rope)] * int(model.config.num_hidden_layers))
-    with unwindowed(model):
-        return compare(model, function, lambda counted: hooked(model, rotary, rope, counted))
+    with unwindowed(model.config.get_text_config()):
+        return identity(model, measured(model))
+
+
+def measured(model: PreTrainedModel) -> Rotations:
+    """What each layer of attention rotates by, and which channels."""
+    return layer_rotations(model, some_rotary_sets(model), partial(attention_function, model))
+
+
+def identity(model: PreTrainedModel, rotations: Rotations) -> float:
+    """Difference of the hook with the shipped frequencies from the untouched model."""
+    extent = Extent(IDENTITY_TOKENS, IDENTITY_TOKENS, head_dim(model))
+    shipped = shipped_ropes(model, extent)
+    plans = {layer: Plan(rope) for layer, rope in layer_ropes(rotations, shipped).items()}
+    return compare(model, banded(plans), lambda counted: hooked(model, shipped, counted))
+
+
+def loses_factor(model: PreTrainedModel, shipped: Ropes, patched: Ropes) -> bool:
+    """True if the patch sets an attention factor that the model itself would undo."""
+    if all(patched[one].attention_factor == rope.attention_factor for one, rope in shipped.items()):
+        return False
+    attach = partial(attention_function, model)
+    return not passes_factor(model, measured(model), list(shipped), attach)
 
 
 def check_scale(model: PreTrainedModel, native: str) -> float:
@@ -149,115 +191,68 @@ def check_scale(model: PreTrainedModel, native: str) -> float:
     return compare(model, function, lambda counted: attention_function(model, counted, native))
 
 
-def check_frequencies(model: PreTrainedModel) -> None:
+def check_frequencies(model: PreTrainedModel, shipped: Ropes) -> None:
     """Make sure that new frequencies reach the logits: zero ones must move them.
 
     Raises:
         PatchError: they do not.
     """
-    rotary = rotary_embedding(model)
     plain = few_logits(model)
-    still = Rope(torch.zeros_like(rotary.inv_freq), 1.0, 1.0)
-    with frequencies(rotary, still):
+    with frequencies({rotary: still(rotary) for rotary in shipped}):
         if torch.equal(few_logits(model), plain):
             raise PatchError(
                 f"{name_of(model)}: frequencies do not reach the logits; model not supported"
             )
 
 
-def head_dim(model: PreTrainedModel) -> int:
-    """Size of one attention head."""
-    config = model.config
-    return int(
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-
-
-def rotary_embedding(model: PreTrainedModel) -> Any:
-    """The one module that gives every layer its cos and sin.
+def some_rotary_sets(model: PreTrainedModel) -> list[RotarySet]:
+    """The model's sets of frequencies.
 
     Raises:
-        PatchError: there is none, or several.
+        PatchError: it has none.
     """
-    found = [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "inv_freq", None), Tensor)
-        and hasattr(module, "attention_scaling")
-    ]
-    if len(found) != 1:
-        raise PatchError(
-            f"{name_of(model)}: has {len(found)} rotary embeddings with inv_freq and "
-            "attention_scaling, expected 1; model not supported"
-        )
-    return found[0]
+    found = rotary_sets(model)
+    if not found:
+        raise without_rotary(model)
+    return found
 
 
-def shipped_rope(rotary: Any, extent: Extent) -> Rope:
-    """The frequencies that the model ships with, at the cell's length where they depend on it."""
-    parameters = rotary.config.rope_parameters
-    inv_freq, attention_factor = rotary.inv_freq, rotary.attention_scaling
+def shipped_ropes(model: PreTrainedModel, extent: Extent) -> dict[RotarySet, Rope]:
+    """The frequencies that a model ships with, at the cell's length where they depend on it."""
+    return {rotary: shipped_rope(rotary, extent) for rotary in some_rotary_sets(model)}
+
+
+def shipped_rope(rotary: RotarySet, extent: Extent) -> Rope:
+    """One set of frequencies as shipped."""
+    inv_freq, attention_factor = rotary.inv_freq, rotary.attention_factor
     if rotary.rope_type in LENGTH_DEPENDENT:
         compute = ROPE_INIT_FUNCTIONS[rotary.rope_type]
         inv_freq, attention_factor = compute(
-            rotary.config, inv_freq.device, seq_len=extent.context_length
+            rotary.module.config,
+            inv_freq.device,
+            seq_len=extent.context_length,
+            **({"layer_type": rotary.kind} if rotary.kind else {}),
         )
-    return Rope(inv_freq.clone(), float(attention_factor), float(parameters["rope_theta"]))
+    return Rope(inv_freq.clone(), float(attention_factor), float(rotary.parameters["rope_theta"]))
 
 
 @contextmanager
-def frequencies(rotary: Any, rope: Rope) -> Iterator[None]:
-    """Let the rotary embedding use these frequencies, whatever its type recomputes.
-
-    Raises:
-        PatchError: it already has frequencies that are not its own.
-    """
-    if rotary.rope_type == PATCHED:
-        raise PatchError("the model already has a patch on; compose patches with '+' instead")
-    saved = {name: getattr(rotary, name) for name in ("inv_freq", "attention_scaling", "rope_type")}
-    with settings(rotary, saved):
-        rotary.inv_freq = rope.inv_freq.to(rotary.inv_freq)
-        rotary.attention_scaling = rope.attention_factor
-        rotary.rope_type = PATCHED
-        yield
-
-
-@contextmanager
-def settings(target: Any, saved: dict[str, Any]) -> Iterator[None]:
-    """Put attributes back on the way out."""
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            setattr(target, name, value)
-
-
-@contextmanager
-def unwindowed(model: PreTrainedModel) -> Iterator[None]:
-    """Switch the model's own sliding window off: masks read it from the config at every forward."""
-    config = model.config
-    window = getattr(config, "sliding_window", None)
-    with settings(config, {"sliding_window": window} if window else {}):
-        if window:
-            config.sliding_window = UNBOUNDED_WINDOW
-        yield
-
-
-@contextmanager
-def hooked(
-    model: PreTrainedModel, rotary: Any, rope: Rope, function: AttentionFunction
-) -> Iterator[None]:
+def hooked(model: PreTrainedModel, shipped: Ropes, function: AttentionFunction) -> Iterator[None]:
     """Let an attention function rotate queries and keys; the model itself does not."""
-    still = Rope(torch.zeros_like(rope.inv_freq), 1.0, rope.theta)
-    with frequencies(rotary, still), attention_function(model, function):
+    unrotated = {rotary: still(rotary) for rotary in shipped}
+    with frequencies(unrotated), attention_function(model, function):
         yield
 
 
 @contextmanager
 def scaled_attention(
-    model: PreTrainedModel, query_scale: QueryScale, native: str
+    model: PreTrainedModel, query_scale: QueryScale | None, native: str
 ) -> Iterator[None]:
-    """Multiply queries by a scale of their real positions before the native attention."""
+    """Multiply queries by a scale of their real positions, if any, before the native attention."""
+    if query_scale is None:
+        yield
+        return
+    check_scale(model, native)
     columns = Columns()
     function = scaled(query_scale, ALL_ATTENTION_FUNCTIONS[native], columns)
     with attention_function(model, function, native, columns):

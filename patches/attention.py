@@ -16,28 +16,11 @@ from torch import Tensor
 
 from patches.base import Band, Plan, PositionMap, Region, Rope
 from patches.kernels import fused_attention
+from patches.rotation import rotate
 
 __all__ = ["attend", "partial_attention", "rotate"]
 
 MAX_BLOCKS = 4096  # folded into one call; CUDA grids end at 65,535
-
-
-def rotate(x: Tensor, positions: Tensor, rope: Rope) -> Tensor:
-    """Rotate the first rotary_dim channels of x by its positions (pairs d, d + rotary_dim/2).
-
-    Args:
-        x: queries or keys [batch, heads, length, head_dim].
-        positions: rotation positions, fractions allowed [length].
-        rope: frequencies; cos and sin are multiplied by its attention_factor.
-    """
-    precision = torch.float64 if x.dtype == torch.float64 else torch.float32
-    inv_freq = rope.inv_freq.to(x.device, precision)
-    angles = positions.to(x.device, precision)[:, None] * inv_freq  # [length, rotary_dim/2]
-    cos = (angles.cos() * rope.attention_factor).to(x.dtype)
-    sin = (angles.sin() * rope.attention_factor).to(x.dtype)
-    half = rope.rotary_dim // 2
-    low, high, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat((low * cos - high * sin, high * cos + low * sin, rest), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -139,10 +122,11 @@ def blocks(x: Tensor, start: int, length: int, call: Call) -> Tensor:
 class Softmax:
     """Running softmax-weighted sum of values over disjoint sets of keys."""
 
-    def __init__(self, query: Tensor) -> None:
-        """Start with no key seen: output 0, log-sum-exp -inf."""
+    def __init__(self, query: Tensor, width: int) -> None:
+        """Start with no key seen: output 0 [.., width], log-sum-exp -inf."""
         precision = torch.float64 if query.dtype == torch.float64 else torch.float32
-        self.out = torch.zeros(query.shape, dtype=precision, device=query.device)
+        shape = (*query.shape[:3], width)
+        self.out = torch.zeros(shape, dtype=precision, device=query.device)
         self.lse = torch.full(query.shape[:3], -torch.inf, dtype=precision, device=query.device)
 
     def add(self, call: Call, offset: int, out: Tensor, lse: Tensor) -> None:
@@ -180,6 +164,7 @@ def partial_attention(
     scaling: float,
     q_start: int = 0,
     k_start: int = 0,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of a block of queries over a block of keys, causal, exact, in linear memory.
 
@@ -189,25 +174,27 @@ def partial_attention(
     Args:
         query: un-rotated queries [batch, heads, q_len, head_dim].
         key: un-rotated keys [batch, kv_heads, kv_len, head_dim]; heads % kv_heads == 0.
-        value: values, of the keys' shape.
+        value: values [batch, kv_heads, kv_len, value_dim].
         plan: what the patch does on this layer.
         scaling: softmax scale.
         q_start: absolute position of the first query.
         k_start: absolute position of the first key.
+        softcap: bound of the scores, softcap * tanh(score / softcap); a query scale acts inside it.
 
     Returns:
-        Output [batch, heads, q_len, head_dim] in fp32 (fp64 for fp64 queries) and log-sum-exp
+        Output [batch, heads, q_len, value_dim] in fp32 (fp64 for fp64 queries) and log-sum-exp
         [batch, heads, q_len]; a query that sees none of the keys has output 0 and -inf.
     """
     q_stop, k_stop = q_start + query.shape[2], k_start + key.shape[2]
     if plan.query_scale is not None:
         positions = torch.arange(q_start, q_stop, device=query.device)
         query = query * plan.query_scale(positions).to(query.device, query.dtype)[:, None]
-    softmax = Softmax(query)
+    softmax = Softmax(query, value.shape[-1])
     for band in plan.bands:
         todo = list(calls(band.region, q_start, q_stop, k_start, k_stop))
         if todo:
-            run_band(softmax, band, todo, (query, q_start), (key, value, k_start), plan, scaling)
+            keys = (key, value, k_start)
+            run_band(softmax, band, todo, (query, q_start), keys, plan.rope, (scaling, softcap))
     return softmax.out, softmax.lse
 
 
@@ -217,35 +204,42 @@ def run_band(
     todo: list[Call],
     queries: tuple[Tensor, int],
     keys: tuple[Tensor, Tensor, int],
-    plan: Plan,
-    scaling: float,
+    rope: Rope,
+    scores: tuple[float, float | None],
 ) -> None:
     """Rotate what the band's calls use, run them and merge them into `softmax`."""
     (query, q_start), (key, value, k_start) = queries, keys
     q_first, k_first = min(c.q_start for c in todo), min(c.k_start for c in todo)
     q_stop = max(c.q_start + (c.count - 1) * c.step + c.q_len for c in todo)
     k_stop = max(c.k_start + (c.count - 1) * c.step + c.k_len for c in todo)
-    query = rotated(query, q_first, q_stop, q_start, band.query_position, plan.rope)
-    key = rotated(key, k_first, k_stop, k_start, band.key_position, plan.rope)
+    skews = rope.layout.skews
+    query = rotated(query, (q_first, q_stop, q_start), band.query_position, rope, skews[0])
+    key = rotated(key, (k_first, k_stop, k_start), band.key_position, rope, skews[1])
     for call in todo:
         out, lse = fused_attention(
             blocks(query, call.q_start - q_first, call.q_len, call),
             blocks(key, call.k_start - k_first, call.k_len, call),
             blocks(value, call.k_start - k_start, call.k_len, call),
             is_causal=call.kind != "full",
-            scaling=scaling,
+            scaling=scores[0],
+            softcap=scores[1],
         )
         softmax.add(call, call.q_start - q_start, out, lse)
 
 
 def rotated(
-    x: Tensor, first: int, stop: int, start: int, positions: PositionMap | None, rope: Rope
+    x: Tensor,
+    span: tuple[int, int, int],
+    positions: PositionMap | None,
+    rope: Rope,
+    skew: Tensor | None,
 ) -> Tensor:
     """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
+    first, stop, start = span
     x = x[:, :, first - start : stop - start]
     at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
     if positions is not None:
-        return rotate(x, positions(at), rope)
+        return rotate(x, positions(at), rope, skew)
     return x if rope.attention_factor == 1.0 else rotate(x, torch.zeros_like(at), rope)
 
 
@@ -258,9 +252,32 @@ def attend(
     scaling: float,
     q_start: int = 0,
     k_start: int = 0,
+    softcap: float | None = None,
+    sink_logits: Tensor | None = None,
 ) -> Tensor:
-    """Output of `partial_attention` in the dtype of the queries; the same arguments."""
-    out, _ = partial_attention(
-        query, key, value, plan, scaling=scaling, q_start=q_start, k_start=k_start
+    """Output of `partial_attention` in the dtype of the queries; the same arguments.
+
+    Args:
+        query: as there, like all that is not named here.
+        key: as there.
+        value: as there.
+        plan: as there.
+        scaling: as there.
+        q_start: as there.
+        k_start: as there.
+        softcap: as there.
+        sink_logits: a logit a head that takes its share of the softmax and has no value [heads].
+    """
+    out, lse = partial_attention(
+        query,
+        key,
+        value,
+        plan,
+        scaling=scaling,
+        q_start=q_start,
+        k_start=k_start,
+        softcap=softcap,
     )
+    if sink_logits is not None:  # exp(lse) / (exp(lse) + exp(sink))
+        out = out * torch.sigmoid(lse - sink_logits.to(lse)[:, None])[..., None]
     return out.to(query.dtype)

@@ -5,7 +5,7 @@ logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with query i and ke
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import torch
@@ -16,6 +16,7 @@ from patches.spec import PatchError
 __all__ = [
     "Band",
     "Extent",
+    "Layout",
     "Patch",
     "PatchError",
     "Plan",
@@ -45,19 +46,39 @@ class Extent:
         return max(1.0, self.context_length / self.original_max_position_embeddings)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which channels of a head rotate together.
+
+    Attributes:
+        interleaved: pairs are (2d, 2d + 1); otherwise (d, d + rotary_dim/2).
+        last: the last rotary_dim channels rotate; otherwise the first.
+        reverse: they turn the other way.
+        skews: for queries and keys, weight of the first channel of a pair over that of the second
+            [rotary_dim/2], where a norm with weights follows the rotation; None: it does not.
+    """
+
+    interleaved: bool = False
+    last: bool = False
+    reverse: bool = False
+    skews: tuple[Tensor | None, Tensor | None] = field(default=(None, None), compare=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Rope:
     """Rotary frequencies.
 
     Attributes:
-        inv_freq: rotation speed of each pair [rotary_dim/2], rad/token.
+        inv_freq: rotation speed of each pair [rotary_dim/2], rad/token; empty: nothing rotates.
         attention_factor: multiplier of cos and sin (logits get its square).
         theta: base of the model's geometric series.
+        layout: the channels of each pair.
     """
 
     inv_freq: Tensor
     attention_factor: float
     theta: float
+    layout: Layout = Layout()
 
     @property
     def rotary_dim(self) -> int:
@@ -198,6 +219,7 @@ class Patch:
         query_scales: factors on queries; they multiply.
         visible: windows; they intersect.
         sinks: first keys that stay visible whatever a window hides.
+        native_window: True if layers with a window of their own stay as they are.
         keep: number of newest input tokens the model is given at all.
     """
 
@@ -207,6 +229,7 @@ class Patch:
     query_scales: tuple[ScaleRule, ...] = ()
     visible: tuple[VisibleRule, ...] = ()
     sinks: int = 0
+    native_window: bool = False
     keep: Callable[[Extent], int] | None = None
 
     def __str__(self) -> str:
@@ -237,6 +260,7 @@ class Patch:
             query_scales=self.query_scales + other.query_scales,
             visible=self.visible + other.visible,
             sinks=max(self.sinks, other.sinks),
+            native_window=self.native_window or other.native_window,
             keep=self.keep or other.keep,
         )
 
@@ -262,7 +286,7 @@ class Patch:
             return reduce(torch.mul, (rule(positions, extent) for rule in rules))
 
         return Plan(
-            rope=self.rope(rope, extent) if self.rope else rope,
+            rope=self.rope(rope, extent) if self.rope and rope.rotary_dim else rope,
             bands=bands,
             query_scale=query_scale if rules else None,
         )

@@ -5,20 +5,20 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from patches.base import Extent, Patch, PatchError, Rope
 from patches.hook import AttentionFunction
 
 __all__ = [
     "IDENTITY_TOKENS",
+    "attention_layers",
     "check_layers",
     "compare",
     "few_logits",
     "name_of",
-    "native_window",
     "notes",
-    "own_windows",
+    "without_rotary",
 ]
 
 IDENTITY_TOKENS = 24
@@ -30,7 +30,7 @@ def compare(
     function: AttentionFunction,
     attach: Callable[[AttentionFunction], AbstractContextManager[None]],
 ) -> float:
-    """Difference that an attention function makes; every layer has to call it.
+    """Difference that an attention function makes; every layer of attention has to call it.
 
     Raises:
         PatchError: the difference is too large, or a layer computes its attention elsewhere.
@@ -46,6 +46,12 @@ def compare(
         return float("nan")
     with attach(counted):
         difference = float((few_logits(model) - plain).abs().max())
+    missing = attention_layers(model) - called
+    if missing:
+        raise PatchError(
+            f"{name_of(model)}: {len(missing)} of its layers do not call the attention interface, "
+            f"the first is layer {min(missing)}; model not supported"
+        )
     half = model.dtype in (torch.float16, torch.bfloat16)
     limit = 0.03 * max(float(plain.abs().max()), 1.0) if half else IDENTITY_TOLERANCE
     if not difference <= limit:
@@ -53,13 +59,20 @@ def compare(
             f"{name_of(model)}: patched attention differs from the original by {difference:.1e} "
             f"with no patch applied (at most {limit:.0e}); model not supported"
         )
-    missing = set(range(model.config.num_hidden_layers)) - called
-    if missing:
-        raise PatchError(
-            f"{name_of(model)}: {len(missing)} of its layers do not call the attention interface, "
-            f"the first is layer {min(missing)}; model not supported"
-        )
     return difference
+
+
+def attention_layers(model: Any) -> set[int]:
+    """Layers with attention; the others of a hybrid are recurrent and have none to patch.
+
+    All layers if no module tells.
+    """
+    found = {
+        int(module.layer_idx)
+        for module in model.modules()
+        if hasattr(module, "is_causal") and getattr(module, "layer_idx", None) is not None
+    }
+    return found or set(range(model.config.get_text_config().num_hidden_layers))
 
 
 def few_logits(model: Any) -> Tensor:
@@ -76,6 +89,28 @@ def name_of(model: Any) -> str:
     return str(model.config.model_type)
 
 
+def without_rotary(model: Any) -> PatchError:
+    """Why a model without a standard rotary embedding takes no patch."""
+    names = {name.lower() for kind in {type(m) for m in model.modules()} for name in dir(kind)}
+    positions = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and ("pos" in name or name.endswith("wpe"))
+    ]
+    if any("alibi" in name for name in names) or getattr(model.config, "alibi", False):
+        why = "ALiBi biases"
+    elif positions:
+        why = f"learned absolute positions ({positions[0]})"
+    elif not any("attention" in type(module).__name__.lower() for module in model.modules()):
+        why = "a recurrence, no attention"
+    else:
+        why = "positions of its own kind or none"
+    return PatchError(
+        f"{name_of(model)}: has 0 rotary embeddings with inv_freq and attention_scaling but {why}; "
+        "model not supported, run it with none or truncate"
+    )
+
+
 def check_layers(patch: Patch, extent: Extent, layers: int) -> None:
     """Refuse a window on layers that the model does not have."""
     for rule in patch.visible:
@@ -87,31 +122,12 @@ def check_layers(patch: Patch, extent: Extent, layers: int) -> None:
             )
 
 
-def own_windows(config: Any) -> list[int | None]:
-    """The model's own sliding window of each layer."""
-    config = config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    every = "sliding_attention" if getattr(config, "use_sliding_window", True) else ""
-    kinds = getattr(config, "layer_types", None) or [every] * config.num_hidden_layers
-    return [int(window) if window and kind == "sliding_attention" else None for kind in kinds]
-
-
-def native_window(config: Any, extent: Extent) -> int | None:
-    """The model's own sliding window if it would hide keys at this length."""
-    windows = (window for window in own_windows(config) if window)
-    return next((window for window in windows if window < extent.context_length), None)
-
-
-def notes(
-    patch: Patch, extent: Extent, shipped: Rope, rope: Rope, window: int | None
-) -> tuple[str, ...]:
-    """Remarks on what is legal but rarely meant, and on what was switched off."""
+def notes(patch: Patch, shipped: Rope, rope: Rope) -> tuple[str, ...]:
+    """Remarks on what is legal but rarely meant."""
     remarks = []
     scales = len(patch.query_scales) + (rope.attention_factor != shipped.attention_factor)
     if scales > 1:
         remarks.append(f"'{patch}' scales the logits {scales} times")
     if patch.sinks and not patch.visible:
         remarks.append(f"'{patch}': sinks hide nothing by themselves; add a window")
-    if window is not None:
-        remarks.append(f"the model's own window of {window} tokens is off under '{patch}'")
     return tuple(remarks)

@@ -1,6 +1,6 @@
 """Attention functions in transformers' signature that carry out a patch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from patches.spec import PatchError
 __all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "scaled"]
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]
+KNOWN = ("position_ids", "cache_position", "softcap", "s_aux")  # tensors that need no refusal
 
 
 class Columns:
@@ -54,8 +55,9 @@ def scaled(
     return function
 
 
-def banded(plans: list[Plan]) -> AttentionFunction:
+def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
     """Attention by the plan of each layer, for any left padding."""
+    first = min(plans, default=0)
 
     def function(
         module: Any,
@@ -67,47 +69,70 @@ def banded(plans: list[Plan]) -> AttentionFunction:
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        refuse_extras(module, kwargs, attention_mask, dropout)
+        softcap, sink_logits = extras(module, kwargs, attention_mask, dropout)
         plan = plans[module.layer_idx]
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         first_column = key.shape[2] - query.shape[2]
         pads = left_padding(attention_mask, query.shape[0], key.shape[2])
-        if module.layer_idx == 0:  # reading positions waits for the device: once a forward
+        if module.layer_idx == first:  # reading positions waits for the device: once a forward
             check_positions(kwargs.get("position_ids"), pads, first_column)
-        out = torch.empty_like(query)
+        out = query.new_empty(*query.shape[:3], value.shape[-1])
         for pad in set(pads):  # queries before position 0 are padding: they see nothing
             rows = [row for row, own in enumerate(pads) if own == pad]
             q, k, v = (x if len(rows) == len(pads) else x[rows] for x in (query, key, value))
             start = first_column - pad
             k, v = k[:, :, pad:], v[:, :, pad:]
-            out[rows] = attend(q, k, v, plan, scaling=scaling, q_start=start)
+            out[rows] = attend(
+                q,
+                k,
+                v,
+                plan,
+                scaling=scaling,
+                q_start=start,
+                softcap=softcap,
+                sink_logits=sink_logits,
+            )
         return out.transpose(1, 2).contiguous(), None
 
     return function
 
 
 def native_plans(
-    windows: Sequence[int | None], query_scale: QueryScale | None = None
-) -> tuple[Plan, ...]:
-    """Plans of the model's own attention, whose queries and keys come rotated, by its windows."""
+    layers: int, windows: Mapping[int, Region], query_scale: QueryScale | None = None
+) -> dict[int, Plan]:
+    """Plans of the model's own attention, whose queries and keys come rotated, by its windows.
+
+    Layer -1 is the number that transformers gives a module that several layers share.
+    """
     rotated = Rope(torch.zeros(0), 1.0, 1.0)
-    return tuple(
-        Plan(rotated, (Band(Region(distance=(0, window))),), query_scale) for window in windows
-    )
+    return {
+        layer: Plan(rotated, (Band(windows.get(layer, Region())),), query_scale)
+        for layer in range(-1, layers)
+    }
 
 
-def refuse_extras(module: Any, kwargs: dict[str, Any], mask: Tensor | None, dropout: float) -> None:
-    """Refuse what the blockwise attention does not compute, rather than leave it out."""
-    extras = [
-        name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None
+def extras(
+    module: Any, kwargs: dict[str, Any], mask: Tensor | None, dropout: float
+) -> tuple[float | None, Tensor | None]:
+    """The cap on scores and the sink logits of a layer.
+
+    Raises:
+        PatchError: attention is given something else that changes it; better than leaving it out.
+    """
+    others = [
+        name
+        for name, value in kwargs.items()
+        if name not in KNOWN and (isinstance(value, Tensor) or name == "position_bias")
+        if value is not None
     ]
     if mask is not None and mask.ndim != 2:
-        extras.append("a 4-D attention mask")
+        others.append("a 4-D attention mask")
     if dropout:
-        extras.append("attention dropout")
-    if extras:
+        others.append("attention dropout")
+    if others:
         kind = module.config.model_type
-        raise PatchError(f"{kind}: attention uses {', '.join(extras)}; not supported by this patch")
+        raise PatchError(f"{kind}: attention uses {', '.join(others)}; not supported by this patch")
+    return kwargs.get("softcap"), kwargs.get("s_aux")
 
 
 def left_padding(mask: Tensor | None, batch: int, kv_len: int) -> list[int]:

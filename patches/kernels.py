@@ -9,24 +9,74 @@ from patches.spec import PatchError
 __all__ = ["fused_attention"]
 
 
+MOST_SCORES = 1 << 22  # held at once where no kernel gives both the cap and the log-sum-exp
+
+
 def fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    is_causal: bool,
+    scaling: float,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention with its log-sum-exp; causal only for q_len == kv_len.
 
     Args:
         query: rotated queries [batch, heads, q_len, head_dim].
         key: rotated keys [batch, kv_heads, kv_len, head_dim].
-        value: values, of the keys' shape.
+        value: values [batch, kv_heads, kv_len, value_dim].
         is_causal: query r sees keys 0..r; otherwise every key.
         scaling: softmax scale.
+        softcap: bound of the scores, softcap * tanh(score / softcap); None for no bound.
 
     Returns:
-        Output [batch, heads, q_len, head_dim] and log-sum-exp [batch, heads, q_len].
+        Output [batch, heads, q_len, value_dim] and log-sum-exp [batch, heads, q_len].
 
     Raises:
         PatchError: the tensors lie on a device without such a call.
     """
+    if softcap is not None:
+        return capped(query, key, value, is_causal, scaling, softcap)
+    width, value_dim = max(query.shape[-1], value.shape[-1]), value.shape[-1]
+    query, key, value = (widened(x, width) for x in (query, key, value))
+    out, lse = kernel(query, key, value, is_causal, scaling)
+    return out[..., :value_dim], lse
+
+
+def widened(x: Tensor, width: int) -> Tensor:
+    """Zeros after the last channel, up to `width`: they add nothing to scores and are cut off."""
+    return x if x.shape[-1] == width else pad(x, (0, width - x.shape[-1]))
+
+
+def capped(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scaling: float, softcap: float
+) -> tuple[Tensor, Tensor]:
+    """Attention on softcap * tanh(score / softcap), a few queries at a time."""
+    precision = torch.float64 if query.dtype == torch.float64 else torch.float32
+    (batch, heads, q_len, _), (kv_heads, kv_len) = query.shape, key.shape[1:3]
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads, q_len, -1)
+    key, value = key[:, :, None].transpose(-1, -2), value[:, :, None].to(precision)
+    rows = max(1, MOST_SCORES // (batch * heads * kv_len))
+    columns = torch.arange(kv_len, device=query.device)
+    outs, lses = [], []
+    for first in range(0, q_len, rows):
+        scores = (grouped[:, :, :, first : first + rows] @ key).to(precision) * scaling
+        scores = softcap * (scores / softcap).tanh()
+        if is_causal:
+            hidden = columns > columns[first : first + rows, None]
+            scores = scores.masked_fill(hidden, -torch.inf)
+        lse = scores.logsumexp(-1)
+        outs.append((scores - lse[..., None]).exp() @ value)
+        lses.append(lse)
+    return torch.cat(outs, 3).flatten(1, 2), torch.cat(lses, 3).flatten(1, 2)
+
+
+def kernel(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """The device's fused call."""
     if query.device.type == "cpu":
         return cpu_flash(query, key, value, is_causal, scaling)
     if query.device.type == "cuda":

@@ -1,6 +1,7 @@
 """RoPE with another base, and the smallest base that a length wants."""
 
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -71,7 +72,9 @@ def rope_base(theta: float | None = None) -> Patch:
 
     def rope(rope: Rope, extent: Extent) -> Rope:
         base = theta or max(rope.theta, base_lower_bound(extent.context_length, rope.rotary_dim))
-        return Rope(frequencies(base, rope.rotary_dim).to(rope.inv_freq), 1.0, base)
+        inv_freq = frequencies(base, rope.rotary_dim).to(rope.inv_freq)
+        inv_freq = inv_freq.where(rope.inv_freq != 0, 0)  # pairs that never turn stay so
+        return replace(rope, inv_freq=inv_freq, attention_factor=1.0, theta=base)
 
     return Patch(rope=rope)
 

@@ -6,7 +6,7 @@ A group cuts the regions of the plan, so its log-sum-exp comes from the same fus
 attention itself and no score matrix is held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,7 +94,7 @@ class Shares:
         self.sums: dict[int, Tensor] = {}  # [groups]
         self.counts: dict[int, int] = {}
 
-    def watch(self, function: AttentionFunction, plans: Sequence[Plan]) -> AttentionFunction:
+    def watch(self, function: AttentionFunction, plans: Mapping[int, Plan]) -> AttentionFunction:
         """The attention function with its results untouched, its shares noted on the way.
 
         It is for one row without padding, read in one forward or in pieces.

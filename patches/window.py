@@ -1,4 +1,4 @@
-"""What may be seen at true positions: windows, by layer, and the first keys in spite of them."""
+"""What may be seen at true positions: windows, by layer, the model's own, and the first keys."""
 
 from patches.base import Extent, Patch, Window
 from patches.method import Method, Parameter
@@ -35,5 +35,14 @@ METHODS = (
         claims="window+sinks is the lambda mask: the ablation between window and streaming",
         source="Su Jianlin, kexue.fm/archives/9948 (lambda mask)",
         exceptions={"range": "sinks keep their true distance beyond the trained length"},
+    ),
+    Method(
+        name="native-window",
+        seam="visible",
+        build=lambda: Patch(native_window=True),
+        formula="layers with a window of their own stay as shipped; the patch acts on the others",
+        claims="local layers never see a distance that training has not shown",
+        source="HF sliding_window, attention_chunk_size, layer_types; without it they are lifted",
+        exceptions={"range": "the other layers see every distance unless a patch says otherwise"},
     ),
 )

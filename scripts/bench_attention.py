@@ -27,9 +27,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from harness.lengths import parse_lengths
 from harness.memory import free, peak_gib, reset_peak
 from patches import parse, spec
-from patches.apply import Applied, apply, attention_function, frequencies, rotary_embedding
-from patches.attention import rotate
+from patches.apply import Applied, apply, attention_function
 from patches.base import Band, Extent, Plan, Rope
+from patches.rotary import frequencies, rotary_sets, still
+from patches.rotation import rotate
 
 TRAINED_LENGTH = 8192
 DENSE = "dense:"
@@ -112,12 +113,11 @@ def patched(model: Any, method: str, length: int) -> Iterator[Applied]:
         with apply(model, parse(method), length) as applied:
             yield applied
         return
-    rotary = rotary_embedding(model)
+    (rotary,) = rotary_sets(model)
     rope = Rope(rotary.inv_freq.clone(), 1.0, 10000.0)
     plan = parse(method.removeprefix(DENSE)).resolve(rope, Extent(length, TRAINED_LENGTH, 64))
-    still = Rope(torch.zeros_like(rope.inv_freq), 1.0, rope.theta)
     function = dense_attention(plan, length, model.device)
-    with frequencies(rotary, still), attention_function(model, function, None):
+    with frequencies({rotary: still(rotary)}), attention_function(model, function, None):
         yield Applied("dense")
 
 

@@ -11,18 +11,19 @@ from transformers import DynamicCache
 from patches import PATCHES, lookup, parse
 from patches.apply import apply
 from patches.base import Patch
-from tests.models import FAMILIES, TRAINED_LENGTH, logits, tiny, tokens
+from tests.models import FAMILIES, TRAINED_LENGTH, WINDOWED, logits, tiny, tokens, windowed
 
 LENGTH = 4 * TRAINED_LENGTH
 REQUIRED = {"temperature": "temperature(value=1.2)", "rope-base": "rope-base(theta=5e4)"}
 SPECS = [REQUIRED.get(name, name) for name in PATCHES]
+HOSTS = {"sinks": "window(size=24)+", "native-window": "ntk+"}
 PARTNERS = ("ntk", "rerope(window=8)", "logn", "window(size=24)")
 STACKS = ["rerope+logn+ntk", "window(size=9)+sinks(size=3)", "dca(variant=code)+yarn"]
 
 
 def chunked(model, ids, bounds: list[int], **inputs) -> torch.Tensor:
     """Logits of a prefill in pieces through one cache."""
-    cache, out = DynamicCache(), []
+    cache, out = DynamicCache(config=model.config), []
     with torch.inference_mode():
         for first, stop in itertools.pairwise(bounds):
             pieces = {
@@ -52,6 +53,17 @@ def test_no_patch_equals_the_untouched_model(family: str) -> None:
     with apply(model, parse("rerope(window=1k)"), LENGTH) as applied:
         assert applied.attention == "blockwise"
         torch.testing.assert_close(logits(model, ids), plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", WINDOWED)
+def test_no_patch_keeps_the_windows_of_a_model_if_told_to(family: str) -> None:
+    model, ids = windowed(family), tokens(LENGTH)
+    plain = logits(model, ids)
+    with apply(model, parse("rerope(window=1k)"), LENGTH):
+        assert (logits(model, ids) - plain).abs().max() > 1e-2
+    with apply(model, parse("rerope(window=1k)+native-window"), LENGTH) as applied:
+        torch.testing.assert_close(logits(model, ids), plain, atol=1e-5, rtol=0)
+    assert applied.notes == ()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -118,8 +130,8 @@ def test_within_the_trained_length_a_patch_is_the_plain_model(name: str) -> None
 
 @pytest.mark.parametrize("name", [name for name in PATCHES if not PATCHES[name].baseline])
 def test_beyond_the_trained_length_a_patch_does_something(name: str) -> None:
-    model, ids = tiny("llama"), tokens(LENGTH)
-    host = "window(size=24)+" if name == "sinks" else ""
+    model = windowed("mistral") if name == "native-window" else tiny("llama")
+    ids, host = tokens(LENGTH), HOSTS.get(name, "")
     with apply(model, parse(host.rstrip("+") or "none"), LENGTH):
         plain = logits(model, ids)
     with apply(model, parse(host + REQUIRED.get(name, name)), LENGTH):

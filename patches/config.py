@@ -1,0 +1,34 @@
+"""What a model's config says, under the names that models give it."""
+
+from typing import Any
+
+from patches.spec import PatchError
+
+__all__ = ["head_dim", "trained_length"]
+
+
+def trained_length(config: Any) -> int:
+    """Tokens a model was trained at: original_max_position_embeddings, else the maximum."""
+    config = config.get_text_config()
+    parameters = getattr(config, "rope_parameters", None) or {}
+    entries = [parameters, *(entry for entry in parameters.values() if isinstance(entry, dict))]
+    originals = [entry.get("original_max_position_embeddings") for entry in entries]
+    return int(max((length for length in originals if length), default=0) or maximum(config))
+
+
+def maximum(config: Any) -> int:
+    """Tokens that a config allows for, under the names that models give it."""
+    for name in ("max_position_embeddings", "max_seq_len", "seq_length"):
+        if getattr(config, name, None):
+            return int(getattr(config, name))
+    raise PatchError(
+        f"{config.model_type}: its config names no max_position_embeddings; "
+        "give the trained length (--trained-length)"
+    )
+
+
+def head_dim(model: Any) -> int:
+    """Size of one attention head."""
+    config = model.config.get_text_config()
+    own = vars(config).get("head_dim")  # some refuse to be asked: it differs from layer to layer
+    return int(own or config.hidden_size // config.num_attention_heads)

@@ -1,0 +1,254 @@
+"""The rotary embeddings of a model: their frequencies, and which of them each layer rotates by."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from patches.base import Layout, PatchError, Rope
+from patches.checks import few_logits, name_of
+from patches.hook import AttentionFunction
+from patches.rotation import cos_sin, rotate, split
+
+__all__ = [
+    "RotarySet",
+    "Rotations",
+    "frequencies",
+    "layer_ropes",
+    "layer_rotations",
+    "rotary_sets",
+    "settings",
+    "still",
+]
+
+PATCHED = "patched"  # rope_type while a patch is on
+LAYOUTS = [Layout(a, b, c) for a, b, c in product((False, True), repeat=3)]
+CLOSE = 0.02  # of the largest channel; a wrong layout is off by as much as the channels themselves
+
+
+@dataclass(frozen=True)
+class RotarySet:
+    """One set of frequencies: all of a rotary embedding, or its part for one kind of layers.
+
+    Attributes:
+        module: the rotary embedding.
+        kind: the layer type whose attributes these are; empty if it has one set.
+    """
+
+    module: Any
+    kind: str = ""
+
+    def name(self, attribute: str) -> str:
+        """The module's name for an attribute of this set."""
+        return f"{self.kind}_{attribute}" if self.kind else attribute
+
+    @property
+    def inv_freq(self) -> Tensor:
+        """Rotation speed of each pair [rotary_dim/2]."""
+        found: Tensor = getattr(self.module, self.name("inv_freq"))
+        return found
+
+    @property
+    def attention_factor(self) -> float:
+        """Multiplier of cos and sin."""
+        return float(getattr(self.module, self.name("attention_scaling")))
+
+    @property
+    def rope_type(self) -> str:
+        """Its kind of scaling in transformers' words."""
+        types = self.module.rope_type
+        return str(types[self.kind] if isinstance(types, dict) else types)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Its entry of the config's rope_parameters."""
+        found: Mapping[str, Any] = self.module.config.rope_parameters
+        return found.get(self.kind) or found
+
+
+def rotary_sets(model: Any) -> list[RotarySet]:
+    """Every set of frequencies of a model; none if it has no standard rotary embedding."""
+    return [
+        RotarySet(module, name.removesuffix("inv_freq").removesuffix("_"))
+        for module in model.modules()
+        for name in (*vars(module), *dict(module.named_buffers(recurse=False)))
+        if name.endswith("inv_freq")
+        and isinstance(getattr(module, name), Tensor)
+        and hasattr(module, name.removesuffix("inv_freq") + "attention_scaling")
+        and hasattr(module, "rope_type")
+    ]
+
+
+def still(rotary: RotarySet) -> Rope:
+    """Frequencies that rotate nothing: cos = 1, sin = 0."""
+    return Rope(torch.zeros_like(rotary.inv_freq), 1.0, 1.0)
+
+
+@contextmanager
+def frequencies(ropes: Mapping[RotarySet, Rope]) -> Iterator[None]:
+    """Let rotary embeddings use these frequencies, whatever their type recomputes.
+
+    Raises:
+        PatchError: one already has frequencies that are not its own.
+    """
+    if any(rotary.rope_type == PATCHED for rotary in ropes):
+        raise PatchError("the model already has a patch on; compose patches with '+' instead")
+    with ExitStack() as stack:
+        for rotary, rope in ropes.items():
+            module, types = rotary.module, rotary.module.rope_type
+            inv_freq = rope.inv_freq.to(rotary.inv_freq)
+            new = {
+                rotary.name("inv_freq"): inv_freq,
+                rotary.name("attention_scaling"): rope.attention_factor,
+                "rope_type": types | {rotary.kind: PATCHED} if rotary.kind else PATCHED,
+            }
+            if "rope_init_fn" in vars(module):  # some call it at every forward
+                new["rope_init_fn"] = partial(constant, (inv_freq, rope.attention_factor))
+            stack.enter_context(settings(module, {name: getattr(module, name) for name in new}))
+            for name, value in new.items():
+                setattr(module, name, value)
+        yield
+
+
+def constant(value: tuple[Tensor, float], *args: Any, **kwargs: Any) -> tuple[Tensor, float]:
+    """The frequencies of a patch, for whoever computes them anew."""
+    return value
+
+
+@contextmanager
+def settings(target: Any, saved: dict[str, Any]) -> Iterator[None]:
+    """Put attributes back on the way out."""
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            setattr(target, name, value)
+
+
+Rotation = tuple[RotarySet | None, Layout]
+Rotations = Mapping[int, Rotation]
+
+
+def layer_rotations(
+    model: Any,
+    sets: Sequence[RotarySet],
+    attach: Callable[[AttentionFunction], AbstractContextManager[None]],
+) -> Rotations:
+    """Measure which frequencies each layer rotates by, and which channels; None: it does not.
+
+    Queries and keys of a few tokens are compared with and without a rotation by frequencies that
+    differ from set to set, while attention adds nothing, so that both times they are the same.
+    A layer that nothing explains gets the usual layout: the identity check then has the difference.
+
+    Args:
+        model: causal LM.
+        sets: its sets of frequencies.
+        attach: puts an attention function on the model.
+    """
+    trials = {one: replace(still(one), inv_freq=marks(i, one)) for i, one in enumerate(sets)}
+    plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
+    turned = captured(model, trials, attach)
+    found: dict[int, Rotation] = {}
+    for layer, before in plain.items():
+        candidates: list[tuple[Rotation, Rope]] = [
+            ((rotary, layout), replace(trial, layout=layout))
+            for (rotary, trial), layout in product(trials.items(), LAYOUTS)
+            if trial.rotary_dim <= min(x.shape[-1] for x in before)
+        ]
+        nothing: tuple[Rotation, Rope] = ((None, Layout()), unrotated(trials[sets[0]]))
+        skewed = (skewed_by(before, turned[layer], rotation, rope) for rotation, rope in candidates)
+        fitting = (
+            rotation
+            for rotation, rope in chain(candidates, [nothing], skewed)
+            if explains(before, turned[layer], rope)
+        )
+        found[layer] = next(fitting, (sets[0], Layout()))
+    return found
+
+
+def passes_factor(
+    model: Any,
+    rotations: Rotations,
+    sets: Sequence[RotarySet],
+    attach: Callable[[AttentionFunction], AbstractContextManager[None]],
+) -> bool:
+    """True if an attention factor reaches every layer's attention; a norm after it undoes it."""
+    doubled = {rotary: replace(still(rotary), attention_factor=2.0) for rotary in sets}
+    plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
+    after, ropes = captured(model, doubled, attach), layer_ropes(rotations, doubled)
+    return all(explains(plain[layer], after[layer], ropes[layer]) for layer in plain)
+
+
+def layer_ropes(rotations: Rotations, ropes: Mapping[RotarySet, Rope]) -> dict[int, Rope]:
+    """What each layer rotates by, given the frequencies of each set."""
+    usual = next(iter(ropes.values()))
+    return {
+        layer: replace(ropes[rotary], layout=layout) if rotary else unrotated(usual)
+        for layer, (rotary, layout) in rotations.items()
+    }
+
+
+def unrotated(rope: Rope) -> Rope:
+    """A rope without pairs."""
+    return replace(rope, inv_freq=rope.inv_freq[:0], attention_factor=1.0)
+
+
+def marks(index: int, rotary: RotarySet) -> Tensor:
+    """Frequencies that tell pairs and sets from each other [rotary_dim/2]."""
+    pairs = torch.arange(rotary.inv_freq.numel(), device=rotary.inv_freq.device)
+    return 0.1 + (0.618 * pairs + 0.377 * index) % 1
+
+
+def captured(
+    model: Any,
+    ropes: Mapping[RotarySet, Rope],
+    attach: Callable[[AttentionFunction], AbstractContextManager[None]],
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Queries and keys that reach the attention of each layer while attention gives zeros."""
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def function(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        found.setdefault(module.layer_idx, (query, key))
+        batch, heads, q_len, _ = query.shape
+        return value.new_zeros(batch, q_len, heads, value.shape[-1]), None
+
+    with frequencies(ropes), attach(function):
+        try:
+            few_logits(model)
+        except (AttributeError, TypeError) as error:
+            raise PatchError(
+                f"{name_of(model)}: its own code does not run around the hook, most often as it "
+                f"selects keys by an attention mask ({error}); model not supported"
+            ) from error
+    return found
+
+
+def skewed_by(
+    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], rotation: Rotation, rope: Rope
+) -> tuple[Rotation, Rope]:
+    """A candidate with the weights that a norm after the rotation would have, by least squares."""
+    fitted = []
+    for x, turned in zip(before, after, strict=True):
+        cos, sin = cos_sin(x, torch.arange(x.shape[2]), rope)
+        _, low, high, _ = split(x, rope)
+        share = high * sin  # turned low = low cos - skew high sin
+        missing = low * cos - split(turned, rope)[1]
+        fitted.append((missing * share).sum((0, 1, 2)) / share.square().sum((0, 1, 2)))
+    layout = replace(rope.layout, skews=(fitted[0], fitted[1]))
+    return (rotation[0], layout), replace(rope, layout=layout)
+
+
+def explains(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], rope: Rope) -> bool:
+    """True if queries and keys become what they are by this rotation."""
+    for x, wanted, skew in zip(before, after, rope.layout.skews, strict=True):
+        got = rotate(x, torch.arange(x.shape[2]), rope, skew)
+        if not bool((got - wanted).abs().max() <= CLOSE * wanted.abs().max()):
+            return False
+    return True

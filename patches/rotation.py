@@ -1,0 +1,48 @@
+"""The rotation of queries and keys by their positions."""
+
+import torch
+from torch import Tensor
+
+from patches.base import Rope
+
+__all__ = ["cos_sin", "rotate", "split"]
+
+
+def rotate(x: Tensor, positions: Tensor, rope: Rope, skew: Tensor | None = None) -> Tensor:
+    """Rotate the channels of x that the rope's layout names by the positions of x.
+
+    Args:
+        x: queries or keys [batch, heads, length, head_dim].
+        positions: rotation positions, fractions allowed [length].
+        rope: frequencies; cos and sin are multiplied by its attention_factor.
+        skew: weight of a pair's first channel over that of its second, if x has been multiplied by
+            weights that belong after the rotation [rotary_dim/2].
+    """
+    cos, sin = cos_sin(x, positions, rope)
+    before, low, high, rest = split(x, rope)
+    onto_low, onto_high = (sin, sin) if skew is None else (sin * skew.to(x), sin / skew.to(x))
+    pair = low * cos - high * onto_low, high * cos + low * onto_high
+    if rope.layout.interleaved:
+        return torch.cat((before, torch.stack(pair, -1).flatten(-2), rest), dim=-1)
+    return torch.cat((before, *pair, rest), dim=-1)
+
+
+def cos_sin(x: Tensor, positions: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each pair's angle in the dtype of x [length, rotary_dim/2]."""
+    precision = torch.float64 if x.dtype == torch.float64 else torch.float32
+    inv_freq = rope.inv_freq.to(x.device, precision)
+    angles = positions.to(x.device, precision)[:, None] * inv_freq
+    sign = -1 if rope.layout.reverse else 1
+    cos = (angles.cos() * rope.attention_factor).to(x.dtype)
+    sin = (angles.sin() * (sign * rope.attention_factor)).to(x.dtype)
+    return cos, sin
+
+
+def split(x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Channels of x before the pairs, first and second ones of the pairs, and those after."""
+    start = x.shape[-1] - rope.rotary_dim if rope.layout.last else 0
+    before, turning, rest = x.tensor_split((start, start + rope.rotary_dim), dim=-1)
+    if rope.layout.interleaved:
+        return before, turning[..., 0::2], turning[..., 1::2], rest
+    low, high = turning.tensor_split(2, dim=-1)
+    return before, low, high, rest
