@@ -45,6 +45,7 @@ class PreallocatedLayer(DynamicLayer):
         self.place = place
         self.length = 0
         self.buffers: tuple[Tensor, Tensor] | None = None
+        self.kept: dict[tuple[int, ...], object] = {}  # of patches: what they derive from the keys
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -74,6 +75,7 @@ class PreallocatedLayer(DynamicLayer):
         self.length = length
         rows, first = self.place.rows, self.place.first
         self.keys, self.values = (one[rows, :, first : first + length] for one in self.buffers)
+        self.keys.kept = self.kept  # type: ignore[attr-defined]
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, head_dim = states.shape
@@ -98,6 +100,7 @@ class RowCache(Cache):
         """Let the next tokens of some rows go behind `length` tokens from column `first` on."""
         self.place.rows, self.place.first = rows, first
         for layer in self.layers:
+            layer.kept = {}
             layer.show(length)
 
     def copy(

@@ -14,9 +14,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from patches.base import Band, Plan, PositionMap, Region, Rope
+from patches.base import Band, Plan, Region, Rope
+from patches.kept import DECODING, KeptKeys, Keys
 from patches.kernels import fused_attention
-from patches.rotation import rotate
+from patches.rotation import rotate, rotated
 
 __all__ = ["attend", "partial_attention", "rotate"]
 
@@ -165,6 +166,7 @@ def partial_attention(
     q_start: int = 0,
     k_start: int = 0,
     softcap: float | None = None,
+    kept: KeptKeys | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of a block of queries over a block of keys, causal, exact, in linear memory.
 
@@ -180,6 +182,7 @@ def partial_attention(
         q_start: absolute position of the first query.
         k_start: absolute position of the first key.
         softcap: bound of the scores, softcap * tanh(score / softcap); a query scale acts inside it.
+        kept: rotated keys of earlier steps with the same keys, used and added to by a few queries.
 
     Returns:
         Output [batch, heads, q_len, value_dim] in fp32 (fp64 for fp64 queries) and log-sum-exp
@@ -190,10 +193,11 @@ def partial_attention(
         positions = torch.arange(q_start, q_stop, device=query.device)
         query = query * plan.query_scale(positions).to(query.device, query.dtype)[:, None]
     softmax = Softmax(query, value.shape[-1])
-    for band in plan.bands:
+    kept = kept if query.shape[2] <= DECODING else None
+    for index, band in enumerate(plan.bands):
         todo = list(calls(band.region, q_start, q_stop, k_start, k_stop))
         if todo:
-            keys = (key, value, k_start)
+            keys = Keys(key, value, k_start, kept, index)
             run_band(softmax, band, todo, (query, q_start), keys, plan.rope, (scaling, softcap))
     return softmax.out, softmax.lse
 
@@ -203,44 +207,28 @@ def run_band(
     band: Band,
     todo: list[Call],
     queries: tuple[Tensor, int],
-    keys: tuple[Tensor, Tensor, int],
+    keys: Keys,
     rope: Rope,
     scores: tuple[float, float | None],
 ) -> None:
     """Rotate what the band's calls use, run them and merge them into `softmax`."""
-    (query, q_start), (key, value, k_start) = queries, keys
+    query, q_start = queries
     q_first, k_first = min(c.q_start for c in todo), min(c.k_start for c in todo)
     q_stop = max(c.q_start + (c.count - 1) * c.step + c.q_len for c in todo)
     k_stop = max(c.k_start + (c.count - 1) * c.step + c.k_len for c in todo)
-    skews = rope.layout.skews
-    query = rotated(query, (q_first, q_stop, q_start), band.query_position, rope, skews[0])
-    key = rotated(key, (k_first, k_stop, k_start), band.key_position, rope, skews[1])
+    span, skew = (q_first, q_stop, q_start), rope.layout.skews[0]
+    query = rotated(query, span, band.query_position, rope, skew)
+    key = keys.rotated(k_first, k_stop, band.key_position, rope)
     for call in todo:
         out, lse = fused_attention(
             blocks(query, call.q_start - q_first, call.q_len, call),
             blocks(key, call.k_start - k_first, call.k_len, call),
-            blocks(value, call.k_start - k_start, call.k_len, call),
+            blocks(keys.value, call.k_start - keys.start, call.k_len, call),
             is_causal=call.kind != "full",
             scaling=scores[0],
             softcap=scores[1],
         )
         softmax.add(call, call.q_start - q_start, out, lse)
-
-
-def rotated(
-    x: Tensor,
-    span: tuple[int, int, int],
-    positions: PositionMap | None,
-    rope: Rope,
-    skew: Tensor | None,
-) -> Tensor:
-    """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
-    first, stop, start = span
-    x = x[:, :, first - start : stop - start]
-    at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
-    if positions is not None:
-        return rotate(x, positions(at), rope, skew)
-    return x if rope.attention_factor == 1.0 else rotate(x, torch.zeros_like(at), rope)
 
 
 def attend(
@@ -254,6 +242,7 @@ def attend(
     k_start: int = 0,
     softcap: float | None = None,
     sink_logits: Tensor | None = None,
+    kept: KeptKeys | None = None,
 ) -> Tensor:
     """Output of `partial_attention` in the dtype of the queries; the same arguments.
 
@@ -267,6 +256,7 @@ def attend(
         k_start: as there.
         softcap: as there.
         sink_logits: a logit a head that takes its share of the softmax and has no value [heads].
+        kept: as there.
     """
     out, lse = partial_attention(
         query,
@@ -277,6 +267,7 @@ def attend(
         q_start=q_start,
         k_start=k_start,
         softcap=softcap,
+        kept=kept,
     )
     if sink_logits is not None:  # exp(lse) / (exp(lse) + exp(sink))
         out = out * torch.sigmoid(lse - sink_logits.to(lse)[:, None])[..., None]

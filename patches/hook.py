@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from patches.attention import attend
 from patches.base import Band, Plan, QueryScale, Region, Rope
+from patches.kept import kept_keys
 from patches.spec import PatchError
 
 __all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "scaled"]
@@ -79,7 +80,7 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
         out = query.new_empty(*query.shape[:3], value.shape[-1])
         for pad in set(pads):  # queries before position 0 are padding: they see nothing
             rows = [row for row, own in enumerate(pads) if own == pad]
-            q, k, v = (x if len(rows) == len(pads) else x[rows] for x in (query, key, value))
+            q, k, v = (rows_of(x, rows) for x in (query, key, value))
             start = first_column - pad
             k, v = k[:, :, pad:], v[:, :, pad:]
             out[rows] = attend(
@@ -91,10 +92,17 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
                 q_start=start,
                 softcap=softcap,
                 sink_logits=sink_logits,
+                kept=kept_keys(key, tuple(rows)),
             )
         return out.transpose(1, 2).contiguous(), None
 
     return function
+
+
+def rows_of(x: Tensor, rows: list[int]) -> Tensor:
+    """Some rows in rising order; a view where they stand together, so that no cache is copied."""
+    first, stop = rows[0], rows[-1] + 1
+    return x[first:stop] if len(rows) == stop - first else x[rows]
 
 
 def native_plans(

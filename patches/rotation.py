@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from patches.base import Rope
+from patches.base import PositionMap, Rope
 
-__all__ = ["cos_sin", "rotate", "split"]
+__all__ = ["cos_sin", "rotate", "rotated", "split"]
 
 
 def rotate(x: Tensor, positions: Tensor, rope: Rope, skew: Tensor | None = None) -> Tensor:
@@ -46,3 +46,19 @@ def split(x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return before, turning[..., 0::2], turning[..., 1::2], rest
     low, high = turning.tensor_split(2, dim=-1)
     return before, low, high, rest
+
+
+def rotated(
+    x: Tensor,
+    span: tuple[int, int, int],
+    positions: PositionMap | None,
+    rope: Rope,
+    skew: Tensor | None,
+) -> Tensor:
+    """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
+    first, stop, start = span
+    x = x[:, :, first - start : stop - start]
+    at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
+    if positions is not None:
+        return rotate(x, positions(at), rope, skew)
+    return x if rope.attention_factor == 1.0 else rotate(x, torch.zeros_like(at), rope)
