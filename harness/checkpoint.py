@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -27,6 +28,7 @@ __all__ = ["ATTENTION", "Checkpoint", "TextTokenizer", "cache_directory", "open_
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
 BROKEN = (OSError, ValueError, RuntimeError, LookupError, SafetensorError, struct.error)
 DIGITS = 12
+MESSAGE = "(what the user says)"
 
 
 class TextTokenizer:
@@ -77,6 +79,32 @@ class TextTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens included, as they are."""
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def chat(self) -> tuple[str, str] | None:
+        """Texts before and behind a user's message, by the model's chat template; None without.
+
+        A BOS at its beginning is left out: whoever makes a prompt puts one there.
+
+        Raises:
+            HarnessError: the template cannot take one message of a user as it is.
+        """
+        if not getattr(self._tokenizer, "chat_template", None):
+            return None
+        messages = [{"role": "user", "content": MESSAGE}]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except (ValueError, TypeError, TemplateError) as error:
+            raise HarnessError(f"this model's chat template fails: {error}") from None
+        before, found, behind = str(text).partition(MESSAGE)
+        if not found:
+            raise HarnessError(
+                "this model's chat template changes the user's message; not supported"
+            )
+        bos = self._tokenizer.bos_token
+        return before.removeprefix(bos) if bos and self.bos_id is not None else before, behind
 
     @cached_property
     def digest(self) -> str:

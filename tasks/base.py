@@ -33,6 +33,10 @@ class Tokenizer(Protocol):
     def bos_id(self) -> int | None:
         """Id of the begin-of-sequence token, None where the tokenizer has none."""
 
+    @property
+    def chat(self) -> tuple[str, str] | None:
+        """Texts before and behind a user's message; None where the model is none for chat."""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of the text, without any special token."""
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.checkpoint import cache_directory, open_checkpoint
-from harness.errors import Unavailable
+from harness.checkpoint import TextTokenizer, cache_directory, open_checkpoint
+from harness.errors import HarnessError, Unavailable
 from harness.models import digest_of, find
 from tests.harness.conftest import TRAINED_LENGTH, make_tokenizer, save
 
@@ -158,3 +158,35 @@ def test_tokens_are_plain_and_bos_counts_where_the_tokenizer_adds_it(tmp_path: P
     tokenizer = open_checkpoint(str(directory)).tokenizer
     assert tokenizer.bos_id == 256
     assert len(tokenizer.encode("xyz")) == 3
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for one in messages %}<{{ one['role'] }}>{{ one['content'] }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_a_chat_template_is_what_stands_around_a_users_message() -> None:
+    tokenizer = make_tokenizer()
+    assert TextTokenizer(tokenizer).chat is None
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.bos_token = "!"
+    assert TextTokenizer(tokenizer).chat == ("!<user>", "</><assistant>")
+    with_bos = TextTokenizer(tokenizer)
+    with_bos.bos_id = tokenizer.bos_token_id  # prompts begin with it: not twice
+    assert with_bos.chat == ("<user>", "</><assistant>")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ messages[0]['content'] | upper }}", "changes the user's message"),
+        ("{{ raise_exception('no users here') }}", "chat template fails: no users here"),
+        ("{{ messages[7]['content'] | upper }}", "fails|changes"),
+    ],
+)
+def test_a_chat_template_that_does_not_go_is_one_line(template: str, message: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(HarnessError, match=message):
+        _ = TextTokenizer(tokenizer).chat

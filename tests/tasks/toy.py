@@ -15,6 +15,7 @@ class Bytes:
     """A byte a token; BOS is 256, or absent."""
 
     bos_id: int | None = 256
+    chat: tuple[str, str] | None = None
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -36,6 +37,7 @@ class Words:
 
     bos_id: int | None = 0
     words: dict[str, int] = field(default_factory=lambda: {"<bos>": 0})
+    chat: tuple[str, str] | None = None
 
     def encode(self, text: str) -> list[int]:
         return [self.words.setdefault(word, len(self.words)) for word in text.split()]
