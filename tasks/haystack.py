@@ -14,6 +14,7 @@ __all__ = [
     "DEPTH",
     "DEPTHS",
     "Haystack",
+    "beginning",
     "by_depth",
     "depth_of",
     "following",
@@ -146,8 +147,9 @@ def hide(
     question: str,
     budget: tuple[int, int],
     padding: str = "",
+    start: str = "",
 ) -> Tokens:
-    """Return BOS, padding, head, filler with needles, question, with room for the answer.
+    """Return BOS, start, padding, head, filler with needles, question, with room for the answer.
 
     A needle of depth d stands behind the first d of the filler's tokens, at the nearest border of
     two pieces; needles of the same place keep their order. What the pieces leave of the room is
@@ -161,16 +163,16 @@ def hide(
         question: what comes last.
         budget: tokens of prompt and answer, and of the answer.
         padding: sentence that fills the rest.
+        start: what comes before all of it.
 
     Raises:
         TaskError: the budget is too small.
     """
-    before = following(tokenizer, head) if padding else tuple(tokenizer.encode(head))
+    first = beginning(tokenizer, start)
+    before = following(tokenizer, head) if padding or start else tuple(tokenizer.encode(head))
     after = following(tokenizer, question)
     length, new = budget
-    fixed = (
-        new + len(prefix(tokenizer)) + len(before) + len(after) + _sum(one for _, one in needles)
-    )
+    fixed = new + _sum((first, before, after, *(one for _, one in needles)))
     chosen, rest = _fill(filler, length - fixed)
     if len(chosen) < DEPTHS - 1:
         raise TaskError(
@@ -179,16 +181,23 @@ def hide(
         )
     middle = tuple(_spread(chosen, needles))
     if padding:
-        return padded(tokenizer, (*before, *middle, *after), length - new, padding)
-    return (*prefix(tokenizer), *before, *rest, *middle, *after)
+        return padded(tokenizer, (*before, *middle, *after), length - new, padding, start)
+    return (*first, *before, *rest, *middle, *after)
 
 
-def padded(tokenizer: Tokenizer, prompt: Tokens, size: int, padding: str) -> Tokens:
-    """Return BOS, the end of `padding` over and over, and the prompt: `size` tokens in all."""
-    bos = prefix(tokenizer)
+def beginning(tokenizer: Tokenizer, start: str) -> Tokens:
+    """BOS and a text, if there are any."""
+    return (*prefix(tokenizer), *(tokenizer.encode(start) if start else ()))
+
+
+def padded(
+    tokenizer: Tokenizer, prompt: Tokens, size: int, padding: str, start: str = ""
+) -> Tokens:
+    """Return BOS, start, the end of `padding` over and over, and the prompt: `size` tokens."""
+    first = beginning(tokenizer, start)
     backwards = cycle(reversed(following(tokenizer, padding)))
-    front = list(islice(backwards, size - len(bos) - len(prompt)))
-    return (*bos, *reversed(front), *prompt)
+    front = list(islice(backwards, size - len(first) - len(prompt)))
+    return (*first, *reversed(front), *prompt)
 
 
 def _sum(texts: Iterable[Tokens]) -> int:

@@ -12,7 +12,7 @@ from tasks.ruler.niah import Niah
 from tasks.ruler.qa import Qa, hotpotqa, squad
 from tasks.ruler.setting import Part, Setting
 from tasks.ruler.vt import VariableTracking
-from tasks.spec import choices
+from tasks.spec import choice, choices
 
 __all__ = ["PARTS", "TASK", "Ruler"]
 
@@ -66,7 +66,8 @@ class Ruler(Task):
     Differs: units that do not fit are cut, or the rest is filled by noise in front, where the
     benchmark stays up to a half below the length, and loops for ever where the least does not
     fit; no two needles share a key; vt's example has ten lines of noise; sentences end at their
-    punctuation, not where nltk says; no chat template.
+    punctuation, not where nltk says; no chat template unless chat=on, as which the answer's
+    beginning is the model's and the rest the user's.
     """
 
     name: ClassVar[str] = "ruler"
@@ -78,6 +79,7 @@ class Ruler(Task):
         "hotpotqa": Source("hotpotqa*.json"),
     }
     tasks: tuple[str, ...] = choices(GROUPS, what="names joined by +")
+    chat: str = choice("off", "on", what="whether the model's chat template is used")
 
     def samples(
         self,
@@ -89,7 +91,10 @@ class Ruler(Task):
     ) -> list[Sample]:
         """Return one sample a document and task; the documents share text and sources."""
         first = documents[0]
-        setting = Setting(tokenizer, context_length, first.text, first.sources)
+        if self.chat == "on" and tokenizer.chat is None:
+            raise TaskError("ruler(chat=on): this model has no chat template; leave chat=on out")
+        chat = tokenizer.chat if self.chat == "on" else None
+        setting = Setting(tokenizer, context_length, first.text, first.sources, chat)
         samples = []
         for name in self.tasks:
             part = PARTS[name]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar
 
@@ -53,7 +53,7 @@ class CommonWords(Part):
         shown = common * times[0] + others * times[1]
         worked = _list(draws.pick(shown, len(shown)))
         before = f"{prompt.before}{worked}{prompt.after} {_list(common)}\n{prompt.before}"
-        return Prompt(before.removesuffix("\n") + "\n", prompt.after, prompt.new)
+        return replace(prompt, before=before.removesuffix("\n") + "\n")
 
 
 def _list(written: list[str]) -> str:
@@ -101,7 +101,7 @@ class FrequentWords(Part):
     def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
         """As many words as fit, in random order; the references are ranks 2 to 4."""
         prompt = setting.prompts[self.family]
-        prompt = Prompt(prompt.before.rstrip(" "), prompt.after, prompt.new)
+        prompt = replace(prompt, before=prompt.before.rstrip(" "))
         coded: dict[str, None] = {}
         while len(coded) < max(4, setting.length // TOKENS_A_WORD) - 1:
             coded["".join(chr(ord("a") + draws.below(26)) for _ in range(WORD_LETTERS))] = None

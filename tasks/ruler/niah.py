@@ -43,7 +43,7 @@ class Niah(Part):
             (depth / (DEPTHS - 1), setting.tokens(self._between(line)))
             for depth, line in zip(depths, lines, strict=True)
         ]
-        prompt = self._prompt(setting.prompts[self.family], asked)
+        prompt = self._prompt(setting.prompts[self.family], asked).in_chat(setting.chat)
         tokens = hide(
             setting.tokenizer,
             prompt.before.removesuffix("\n") if self.haystack == "needle" else prompt.before,
@@ -52,6 +52,7 @@ class Niah(Part):
             prompt.after,
             (setting.length, prompt.new),
             f"{NOISE}\n" if self.haystack == "needle" else "",
+            prompt.start,
         )
         return tokens, [value for key in asked for value in values[key]]
 

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Any, ClassVar
 
 from tasks.base import TaskError
 from tasks.draws import Draws
-from tasks.ruler.prompts import Prompt
 from tasks.ruler.setting import Part, Setting, Tokens
 
 __all__ = ["Qa", "hotpotqa", "squad"]
@@ -82,7 +81,7 @@ class Qa(Part):
             )
         question = questions[index]
         prompt = setting.prompts[self.family].filled(query=question.query)
-        prompt = Prompt(prompt.before.rstrip("\n"), prompt.after, prompt.new)
+        prompt = replace(prompt, before=prompt.before.rstrip("\n"))
         order = list(_order(question, len(documents), draws))
         bodies = self._bodies(setting, [documents[one] for one in order], setting.room(prompt))
         whole = [setting.tokens(documents[one]) for one in question.needed]

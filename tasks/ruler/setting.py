@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from tasks.base import TaskError, Tokenizer
 from tasks.draws import Draws
-from tasks.fit import prefix
-from tasks.haystack import Haystack, following, following_all, padded
+from tasks.haystack import Haystack, beginning, following, following_all, padded
 from tasks.ruler.prompts import NOISE, Prompt, prompts
 
 __all__ = ["Part", "Setting", "Tokens", "words"]
@@ -21,9 +20,15 @@ class Setting:
     """One model and one length; what is read and encoded is kept for all samples."""
 
     def __init__(
-        self, tokenizer: Tokenizer, length: int, text: str, sources: Mapping[str, str]
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        text: str,
+        sources: Mapping[str, str],
+        chat: tuple[str, str] | None = None,
     ) -> None:
         """Note what there is; nothing is read before it is needed."""
+        self.chat = chat
         self.tokenizer = tokenizer
         self.length = length
         self.text = text
@@ -57,7 +62,8 @@ class Setting:
         Raises:
             TaskError: none.
         """
-        fixed = len(prefix(self.tokenizer)) + prompt.new
+        prompt = prompt.in_chat(self.chat)
+        fixed = len(beginning(self.tokenizer, prompt.start)) + prompt.new
         fixed += sum(len(following(self.tokenizer, text)) for text in (prompt.before, prompt.after))
         if fixed >= self.length:
             raise TaskError(
@@ -67,9 +73,10 @@ class Setting:
 
     def around(self, prompt: Prompt, context: Tokens) -> Tokens:
         """The whole prompt, filled to the token by sentences in front that say nothing."""
+        prompt = prompt.in_chat(self.chat)
         before, after = (following(self.tokenizer, one) for one in (prompt.before, prompt.after))
-        whole = (*before, *context, *after)
-        return padded(self.tokenizer, whole, self.length - prompt.new, f"{NOISE}\n")
+        whole, size = (*before, *context, *after), self.length - prompt.new
+        return padded(self.tokenizer, whole, size, f"{NOISE}\n", prompt.start)
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,16 @@ class VariableTracking(Part):
             (depth / (DEPTHS - 1), setting.tokens(line))
             for depth, line in zip(depths, _chain(names, value), strict=True)
         ]
-        prompt = setting.prompts[self.family].filled(num_v=str(len(names)))
+        prompt = setting.prompts[self.family].filled(num_v=str(len(names)), query=value)
+        prompt = prompt.in_chat(setting.chat)
         tokens = hide(
             setting.tokenizer,
             self._example(setting, draws) + prompt.before,
             repeat(setting.tokens(f" {NOISE}\n")),
             needles,
-            prompt.filled(query=value).after,
+            prompt.after,
             (setting.length, prompt.new),
+            start=prompt.start,
         )
         return tokens, names
 

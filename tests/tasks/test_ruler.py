@@ -301,3 +301,21 @@ def test_the_needle_is_whole_in_the_prompt():
                     ),
                     text_of(sample),
                 )
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_in_chat_the_task_is_the_users_and_the_answer_the_models(name):
+    task = tasks.parse(f"ruler(tasks={name},chat=on)")
+    tokenizer = Bytes(chat=("<user>", "</><model>"))
+    length = LENGTH.get(name, 4096)
+    for sample in task.samples(DOCUMENTS[:2], tokenizer, length, 256, 0):
+        text = text_of(sample)
+        assert len(sample.prompt) + sample.max_new_tokens == length
+        assert text.startswith("<user>") and text.count("<user>") == text.count("</><model>") == 1
+        asked, _, answer = text.partition("</><model>")
+        assert asked.endswith("?") and re.match(" (In the text|Answer:)", answer)
+
+
+def test_chat_needs_a_template():
+    with pytest.raises(tasks.TaskError, match="no chat template; leave chat=on out"):
+        tasks.parse("ruler(tasks=vt,chat=on)").samples(DOCUMENTS, Bytes(), 4096, 256, 0)
