@@ -11,6 +11,7 @@ from tasks import TASKS
 from tasks.base import Document, Sample
 from tasks.metrics import METRICS, interval
 from tasks.ruler import PARTS
+from tests.tasks.benchmarks import documents_of
 from tests.tasks.toy import SOURCES, Bytes, Words, played, story
 
 SPECS = [
@@ -25,16 +26,23 @@ SPECS = [
     "needle(queries=4,digits=3)",
     "passkey(digits=15)",
     *(f"ruler(tasks={name})" for name in PARTS),
+    "longbench(subset=few-shot+vcsum,cut=context)",
+    "longbench-v2(cut=context)",
 ]
-OF_TEXT = [spec for spec in SPECS if tasks.parse(spec).reads == "documents"]
-HIDDEN = [spec for spec in SPECS if spec not in OF_TEXT and not spec.startswith("ruler")]
+READS = {spec: tasks.parse(spec).reads for spec in SPECS}
+OF_TEXT = [spec for spec in SPECS if READS[spec] == "documents"]
+HIDDEN = [
+    spec
+    for spec in SPECS
+    if READS[spec] in ("haystack", "nothing") and not spec.startswith("ruler")
+]
 DOCUMENTS = [story(name, 3000) for name in ("first", "second", "third")]
 TRAINED = 256
 LENGTHS = {"kv": (1024, 2048), "needle(queries=4,digits=3)": (1024, 2048)}  # with room enough
 LENGTHS |= {spec: (3500, 4000) for spec in SPECS if spec.startswith("ruler")}
 ROOMY = 3500
 BEST = {"nll": 0.0, "ppl": 1.0, "bleu": 100.0, "bleu-zh": 100.0}
-BEST |= {"ruler": 100.0}
+BEST |= {"ruler": 100.0, "longbench": 100.0, "longbench-v2": 100.0}
 BEST |= {"gain": 0.0, "key_share": 0.0}  # a right answer without the long context gains nothing
 
 
@@ -47,7 +55,9 @@ def no_network(monkeypatch):
 
 
 def given(task):
-    """What a task reads: three documents, three times all their text, or nothing but ids."""
+    """What a task reads: three documents, three times all their text, rows, or nothing but ids."""
+    if task.reads == "rows":
+        return documents_of(task)
     text = {"haystack": "\n\n".join(one.text for one in DOCUMENTS), "nothing": ""}
     sources = {name: text for name, text in SOURCES.items() if name in task.sources}
     return [Document(one.id, text.get(task.reads, one.text), sources=sources) for one in DOCUMENTS]
@@ -80,12 +90,13 @@ def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer
     samples = task.samples(given(task), tokenizer, length, TRAINED, seed=7)
     assert samples == task.samples(given(task), tokenizer, length, TRAINED, seed=7)
     assert list(dict.fromkeys(sample.document for sample in samples)) == [
-        one.id for one in DOCUMENTS
+        one.id for one in given(task)
     ]
     assert len({sample.id for sample in samples}) == len(samples)
     for sample in samples:
         assert 0.95 * length <= tokens_used(sample) <= length
-        assert not sample.position or tokens_used(sample) == length
+        assert not sample.position or tokens_used(sample) == length or sample.cut
+        assert bool(sample.cut) == (task.reads == "rows")
         assert sample.passes or (sample.prompt and sample.max_new_tokens and sample.reference)
         assert tokenizer.bos_id is None or sample.prompt[:1] in ((), (tokenizer.bos_id,))
         assert tokenizer.bos_id not in sample.prompt[1:]
@@ -103,6 +114,7 @@ def test_the_reference_as_prediction_scores_best(spec):
     assert counts == {len(samples)}
     for (metric, _), value in scored.items():
         assert value == pytest.approx(BEST.get(metric, 1.0))
+    assert len(samples) >= 3
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -1,0 +1,70 @@
+"""Rows in the layouts of the benchmarks, made here: three of each data set, texts of 1600 words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.base import Document, Task
+from tasks.longbench.datasets import DATASETS
+from tasks.rows import Row
+from tests.tasks.toy import story
+
+TEXTS = [story(name, 1600).text for name in ("first", "second", "third")]
+SAID = "the quick answer is in part {index} of the long text"
+SAID_ZH = "答案在第{index}部分的长文章里面"
+KINDS = ("农业", "军事", "体育")
+ANSWERS = {
+    "trec": "Kind {index}",
+    "lsht": "KIND",
+    "passage_count": "{index}",
+    "passage_retrieval_en": "Paragraph {index}",
+    "passage_retrieval_zh": "段落{index}",
+    "lcc": "    return value_{index} + other",
+    "repobench-p": "    call(value_{index})",
+}
+
+
+def longbench(name: str, index: int) -> dict[str, Any]:
+    said = ANSWERS.get(name, SAID_ZH if DATASETS[name].lang == "zh" else SAID)
+    answer = said.format(index=index + 3).replace("KIND", KINDS[index])
+    classes = {"trec": [f"Kind {one}" for one in range(3, 6)], "lsht": list(KINDS)}
+    return {
+        "input": f"Which part is part {index}?",
+        "context": TEXTS[index],
+        "answers": [answer, answer[:-1] + "7"] if name == "qasper" else [answer],
+        "length": (100, 5000, 9000)[index],
+        "dataset": name,
+        "language": DATASETS[name].lang,
+        "all_classes": classes.get(name),
+        "_id": f"{name}-{index}",
+    }
+
+
+def longbench_v2(name: str, index: int) -> dict[str, Any]:
+    return {
+        "_id": f"v2-{index}",
+        "difficulty": ("easy", "hard", "easy")[index],
+        "length": ("short", "medium", "long")[index],
+        "question": f" Which part is part {index}?\n",
+        **{f"choice_{letter}": f"it is part {letter}" for letter in "ABCD"},
+        "answer": "ABC"[index],
+        "context": f"\n{TEXTS[index]} ",
+    }
+
+
+MAKERS = {"longbench": longbench, "longbench-e": longbench, "longbench-v2": longbench_v2}
+
+
+def document_of(
+    table: str, line: int, fields: dict[str, Any], sources: Mapping[str, str] | None = None
+) -> Document:
+    row = Row(fields, f"{table}.jsonl:{line}")
+    return Document(f"{table}:{line}", "", sources=sources or {}, table=table, row=row)
+
+
+def documents_of(task: Task, sources: Mapping[str, str] | None = None) -> list[Document]:
+    """Three rows of each table of a task."""
+    return [
+        document_of(table, index + 1, MAKERS[task.name](table, index), sources)
+        for table in task.tables
+        for index in range(3)
+    ]
