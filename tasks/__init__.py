@@ -22,6 +22,7 @@ TASKS: dict[str, Entry] = {
     "continuation": Entry("continuation", "BLEU, ROUGE and token accuracy of what really follows"),
     "gain": Entry("gain", "what context beyond the trained length is worth, by position"),
     "kv": Entry("kv", "the value of one key of a JSON object of random UUIDs"),
+    "leval": Entry("leval", "L-Eval: questions about long documents, closed and open-ended"),
     "lines": Entry("lines", "the number of one of many labelled lines"),
     "longbench": Entry("longbench", "LongBench's 21 data sets, English, Chinese and code"),
     "longbench-e": Entry("longbench.extended", "13 of them, by the length of the row"),

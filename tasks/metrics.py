@@ -70,6 +70,13 @@ def _mean_of_groups(stats: Stats) -> float:
     return _plain_mean([one for one in found if not math.isnan(one)])
 
 
+def _geometric_of_groups(stats: Stats) -> float:
+    """Mean over data sets of the third root of the product of the means of three scores."""
+    sets = [stats[start : start + 4] for start in range(0, len(stats), 4)]
+    means = [[total / one[3] for total in one[:3]] for one in sets if one[3]]
+    return _plain_mean([math.prod(three) ** (1 / 3) for three in means])
+
+
 def _plain_mean(values: Stats) -> float:
     return sum(values) / len(values) if values else math.nan
 
@@ -117,6 +124,10 @@ def _longbench_detail() -> str:
     return "100 * metrics.py's score; code_sim by difflib; mean over categories of data-set means"
 
 
+def _leval_detail() -> str:
+    return f"geometric mean of mean ROUGE-1, -2 and -L; {_rouge_detail('default')()}"
+
+
 def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
@@ -135,6 +146,9 @@ METRICS: dict[str, Metric] = _table(
         Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),
         Metric("longbench", _mean_of_groups, "higher", _longbench_detail),
         Metric("longbench-v2", _mean, "higher", lambda: "100 * right letters / all"),
+        Metric("leval-exam", _mean_of_groups, "higher", lambda: "100 * em.py's exact match"),
+        Metric("leval-f1", _mean_of_groups, "higher", lambda: "100 * f1.py's F1"),
+        Metric("leval-rouge", _geometric_of_groups, "higher", _leval_detail),
         Metric("bleu", _bleu, "higher", _signature("en")),
         Metric("bleu-zh", _bleu, "higher", _signature("zh")),
         *(Metric(name, _mean, "higher", _rouge_detail("default")) for name in ROUGE_TYPES),

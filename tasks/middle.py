@@ -9,7 +9,7 @@ from tasks.fit import prefix
 from tasks.haystack import following
 from tasks.spec import choice
 
-__all__ = ["Fitted", "Parts", "cut_field", "fit"]
+__all__ = ["Fitted", "Parts", "cut_field", "fit", "fit_all"]
 
 Tokens = tuple[int, ...]
 
@@ -81,6 +81,38 @@ def fit(
     around = [len(following(tokenizer, text)) for text in (parts.before, parts.after)]
     whole = len(bos) + around[0] <= first and around[1] <= last
     return Fitted(kept, "context" if whole else "wording")
+
+
+def fit_all(
+    tokenizer: Tokenizer, parts: Sequence[Parts], length: int, new: int, from_start: bool = False
+) -> list[Fitted]:
+    """Fit prompts about one context: those that say the same before it begin with the same tokens.
+
+    The context loses as many tokens as the longest needs: its last, or its first with from_start.
+
+    Raises:
+        TaskError: there is no room for the wording.
+    """
+    bos, found = prefix(tokenizer), dict[Parts, Fitted]()
+    for head in dict.fromkeys((one.before, one.context) for one in parts):
+        alike = [one for one in parts if (one.before, one.context) == head]
+        tails = [following(tokenizer, one.after) for one in alike]
+        shared, cut = (*bos, *tokenizer.encode("".join(head))), ""
+        room = length - new - max(map(len, tails))
+        if len(shared) > room:
+            fixed = (*bos, *tokenizer.encode(head[0]))
+            if room <= len(fixed):
+                raise TaskError(
+                    f"--len {length}: instruction and question alone take "
+                    f"{length - new - room + len(fixed)} tokens and the answer {new}; raise --len"
+                )
+            context, left = following(tokenizer, head[1]), room - len(fixed)
+            kept = context[len(context) - left :] if from_start else context[:left]
+            shared, cut = (*fixed, *kept), "context"
+        found |= {
+            one: Fitted((*shared, *tail), cut) for one, tail in zip(alike, tails, strict=True)
+        }
+    return [found[one] for one in parts]
 
 
 def _context_cut(

@@ -1,16 +1,13 @@
 """What LongBench asks: the official prompts and limits where the data has them, otherwise ours."""
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tasks.base import TaskError
 from tasks.longbench.datasets import DATASETS
-from tasks.middle import Parts
+from tasks.templates import table_of, templates
 
-__all__ = ["OWN", "limits", "parts_of", "prompts"]
+__all__ = ["OWN", "limits", "prompts"]
 
-PLACE = "{context}"
 QA = (
     "Below is a text, and then a question about it.\n\n{context}\n\nReply with the answer alone, "
     "in as few words as you can.\n\nQuestion: {input}\nAnswer:"
@@ -60,70 +57,26 @@ OWN = {
 
 
 def prompts(official: str | None, names: Sequence[str]) -> Mapping[str, str]:
-    """Return the template of each data set, with {context} and {input} in it.
-
-    Args:
-        official: JSON object of data set to template, as the benchmark's config has it; None for
-            own wording.
-        names: data sets.
+    """Return the template of each data set: the text of dataset2prompt.json, or own wording.
 
     Raises:
-        TaskError: not such an object, or a template that cannot be filled.
+        TaskError: malformed.
     """
-    table = OWN if official is None else _read("dataset2prompt.json", official, names)
-    for name in names:
-        try:
-            parts_of(table[name], "", "")
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-            raise TaskError(
-                f"dataset2prompt.json: {name}: {type(error).__name__} {error}; expected a text "
-                "with {context}, and perhaps {input}"
-            ) from None
-    return table
-
-
-def parts_of(template: str, context: str, question: str) -> Parts:
-    """Fill a template by the rules of `str.format`.
-
-    Raises:
-        ValueError: it has no {context}; and what `str.format` raises.
-    """
-    before, place, after = template.partition(PLACE)
-    if not place:
-        raise ValueError("no {context}")
-    texts = [one.format(context=context, input=question) for one in (before, after)]
-    return Parts(texts[0], context, texts[1])
+    return templates("dataset2prompt.json", official, OWN, names)
 
 
 def limits(official: str | None, names: Sequence[str]) -> Mapping[str, int]:
-    """Return how many tokens each data set may answer in.
-
-    Args:
-        official: JSON object of data set to tokens, as the benchmark's config has it; None for the
-            numbers known here, which are the same.
-        names: data sets.
+    """Return how many tokens each data set may answer in: dataset2maxlen.json, or the same numbers.
 
     Raises:
-        TaskError: not such an object.
+        TaskError: malformed.
     """
     if official is None:
         return {name: DATASETS[name].new for name in names}
-    table = _read("dataset2maxlen.json", official, names)
+    table = table_of("dataset2maxlen.json", official, names)
     for name in names:
         if type(table[name]) is not int or table[name] < 1:
             raise TaskError(
                 f"dataset2maxlen.json: {name}: {table[name]!r}; expected an integer of at least 1"
             )
     return table
-
-
-def _read(file: str, text: str, names: Sequence[str]) -> Mapping[str, Any]:
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise TaskError(f"{file}: not JSON ({error}); expected an object by data set") from None
-    missing = [name for name in names if not isinstance(table, dict) or name not in table]
-    if missing:
-        raise TaskError(f"{file}: nothing for {', '.join(missing)}; expected an object by data set")
-    found: Mapping[str, Any] = table
-    return found

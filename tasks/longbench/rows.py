@@ -17,11 +17,12 @@ from tasks.base import (
     Tokenizer,
 )
 from tasks.longbench.datasets import DATASETS
-from tasks.longbench.prompts import limits, parts_of, prompts
+from tasks.longbench.prompts import limits, prompts
 from tasks.metrics import grouped_stats, overlap_stats
 from tasks.middle import cut_field, fit
 from tasks.official import longbench
 from tasks.rows import Row
+from tasks.templates import parts_of
 
 __all__ = ["LongBenchRows"]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.base import Document, Task
+from tasks.leval import KINDS
 from tasks.longbench.datasets import DATASETS
 from tasks.rows import Row
 from tests.tasks.toy import story
@@ -11,7 +12,7 @@ from tests.tasks.toy import story
 TEXTS = [story(name, 1600).text for name in ("first", "second", "third")]
 SAID = "the quick answer is in part {index} of the long text"
 SAID_ZH = "答案在第{index}部分的长文章里面"
-KINDS = ("农业", "军事", "体育")
+CLASSES = ("农业", "军事", "体育")
 ANSWERS = {
     "trec": "Kind {index}",
     "lsht": "KIND",
@@ -25,8 +26,8 @@ ANSWERS = {
 
 def longbench(name: str, index: int) -> dict[str, Any]:
     said = ANSWERS.get(name, SAID_ZH if DATASETS[name].lang == "zh" else SAID)
-    answer = said.format(index=index + 3).replace("KIND", KINDS[index])
-    classes = {"trec": [f"Kind {one}" for one in range(3, 6)], "lsht": list(KINDS)}
+    answer = said.format(index=index + 3).replace("KIND", CLASSES[index])
+    classes = {"trec": [f"Kind {one}" for one in range(3, 6)], "lsht": list(CLASSES)}
     return {
         "input": f"Which part is part {index}?",
         "context": TEXTS[index],
@@ -51,7 +52,33 @@ def longbench_v2(name: str, index: int) -> dict[str, Any]:
     }
 
 
-MAKERS = {"longbench": longbench, "longbench-e": longbench, "longbench-v2": longbench_v2}
+OUTPUTS = {
+    "coursera": "BD",
+    "quality": "(C) it is part {index}",
+    "tpo": "A",
+    "gsm100": "{index}2",
+    "codeU": "[1, {index}]",
+    "sci_fi": "True [fact: False]",
+}
+
+
+def leval(name: str, index: int) -> dict[str, Any]:
+    said = OUTPUTS.get(name, "the quick answer is in part {index} of the long text")
+    return {
+        "input": TEXTS[index],
+        "instructions": [f"Which part is part {place} of it?" for place in range(3)],
+        "outputs": [said.format(index=index + place) for place in range(3)],
+        "source": name,
+        "evaluation": KINDS[name],
+    }
+
+
+MAKERS = {
+    "leval": leval,
+    "longbench": longbench,
+    "longbench-e": longbench,
+    "longbench-v2": longbench_v2,
+}
 
 
 def document_of(

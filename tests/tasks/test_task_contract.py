@@ -40,9 +40,12 @@ DOCUMENTS = [story(name, 3000) for name in ("first", "second", "third")]
 TRAINED = 256
 LENGTHS = {"kv": (1024, 2048), "needle(queries=4,digits=3)": (1024, 2048)}  # with room enough
 LENGTHS |= {spec: (3500, 4000) for spec in SPECS if spec.startswith("ruler")}
+LENGTHS |= {"leval": (1500, 2000)}
 ROOMY = 3500
+WITHOUT_CONTEXT = ("sci_fi 1",)  # positions
 BEST = {"nll": 0.0, "ppl": 1.0, "bleu": 100.0, "bleu-zh": 100.0}
 BEST |= {"ruler": 100.0, "longbench": 100.0, "longbench-v2": 100.0}
+BEST |= {"leval-exam": 100.0, "leval-f1": 100.0, "leval-rouge": 100.0}
 BEST |= {"gain": 0.0, "key_share": 0.0}  # a right answer without the long context gains nothing
 
 
@@ -94,9 +97,9 @@ def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer
     ]
     assert len({sample.id for sample in samples}) == len(samples)
     for sample in samples:
-        assert 0.95 * length <= tokens_used(sample) <= length
-        assert not sample.position or tokens_used(sample) == length or sample.cut
-        assert bool(sample.cut) == (task.reads == "rows")
+        assert 0.95 * length <= tokens_used(sample) <= length or sample.position in WITHOUT_CONTEXT
+        assert not sample.position or tokens_used(sample) == length or task.reads == "rows"
+        assert bool(sample.cut) == (task.reads == "rows" and sample.position not in WITHOUT_CONTEXT)
         assert sample.passes or (sample.prompt and sample.max_new_tokens and sample.reference)
         assert tokenizer.bos_id is None or sample.prompt[:1] in ((), (tokenizer.bos_id,))
         assert tokenizer.bos_id not in sample.prompt[1:]
@@ -111,7 +114,7 @@ def test_the_reference_as_prediction_scores_best(spec):
     task = tasks.parse(spec)
     samples = task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=0)
     scored, counts = values(task, samples, [played(one, lambda _: 0.0, True) for one in samples])
-    assert counts == {len(samples)}
+    assert counts == {len(samples)} or spec == "leval"  # three metrics of different data sets
     for (metric, _), value in scored.items():
         assert value == pytest.approx(BEST.get(metric, 1.0))
     assert len(samples) >= 3
@@ -124,7 +127,7 @@ def test_nothing_right_and_nothing_said_scores_zero_where_more_is_better(spec):
     scored, counts = values(
         task, samples, [played(one, lambda _: 9.0, False, answer="") for one in samples]
     )
-    assert counts == {len(samples)}
+    assert counts == {len(samples)} or spec == "leval"
     for (metric, _), value in scored.items():
         better_is_more = METRICS[metric].better == "higher"
         assert value == 0.0 if better_is_more else value >= 9.0 - 1e-9
