@@ -63,7 +63,8 @@ class LEval(Task):
     leval-f1: F1 of short answers. leval-rouge: the geometric mean of a data set's mean ROUGE-1, -2
     and -L, of summaries. topic_retrieval_longchat is the mean of its first, second and third
     questions, sci_fi that of answers by the story, and in the world, which are asked for without
-    the story. Free answers have BLEU and ROUGE-1, -2 and -L by themselves too.
+    the story. Free answers have BLEU and ROUGE-1, -2 and -L by themselves too, of a data set and
+    over all such rows.
 
     --data holds the benchmark's NAME.jsonl, --n is documents a data set. All questions about a
     document are asked; their prompts begin with the same tokens. Intervals resample documents.
@@ -147,7 +148,7 @@ class LEval(Task):
         scores = [Score(f"leval-{kind}", found, place) for place, found in stats.items()]
         if kind != "exam":
             overlaps = overlap_stats(output.text, sample.references, "en")
-            scores += [Score(metric, found, name) for metric, found in overlaps]
+            scores += [Score(metric, found, at) for metric, found in overlaps for at in places]
         return scores
 
 

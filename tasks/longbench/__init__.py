@@ -25,8 +25,8 @@ class LongBench(LongBenchRows):
     `en flat` and `zh flat` are means over data sets, as papers on caches give them. The value of
     all is the mean over categories, whatever their language: with subset=en that of `en`.
 
-    Questions and summaries have BLEU and ROUGE too, against the reference that scores best; BLEU of
-    answers below four words is near 0. An average, its interval and n rest on the rows there are.
+    Questions and summaries have BLEU and ROUGE too, against the reference that scores best, for a
+    data set and over all such rows of a language; BLEU of answers below four words is near 0.
 
     A prompt that is too long loses its middle, as in pred.py, with the context length less the
     answer as max_length. That keeps both ends, but a question that is longer than half the budget

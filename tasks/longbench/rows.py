@@ -99,7 +99,7 @@ class LongBenchRows(Task):
         ]
         if longbench.DATASETS[name] in OF_TEXT:
             overlaps = overlap_stats(output.text, sample.references, DATASETS[name].lang)
-            scores += [Score(metric, stats, name) for metric, stats in overlaps]
+            scores += [Score(metric, stats, at) for metric, stats in overlaps for at in ("", name)]
         return scores
 
     @abstractmethod

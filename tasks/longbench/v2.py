@@ -60,7 +60,7 @@ class LongBenchV2(Task):
     @property
     def tables(self) -> Mapping[str, Table]:
         """The one file."""
-        return {TABLE: Table(("longbench_v2/data.json", "longbench_v2/sample.jsonl", "*.jsonl"))}
+        return {TABLE: Table(("data.json", "longbench_v2/sample.jsonl", "*.jsonl"))}
 
     def samples(
         self,
