@@ -21,6 +21,7 @@ class Entry:
 TASKS: dict[str, Entry] = {
     "continuation": Entry("continuation", "BLEU, ROUGE and token accuracy of what really follows"),
     "gain": Entry("gain", "what context beyond the trained length is worth, by position"),
+    "infinitebench": Entry("infinitebench", "InfiniteBench: retrieval, books, maths and code"),
     "kv": Entry("kv", "the value of one key of a JSON object of random UUIDs"),
     "leval": Entry("leval", "L-Eval: questions about long documents, closed and open-ended"),
     "lines": Entry("lines", "the number of one of many labelled lines"),

@@ -144,6 +144,7 @@ METRICS: dict[str, Metric] = _table(
         Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
         Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
         Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),
+        Metric("infinitebench", _mean_of_groups, "higher", lambda: "100 * compute_scores.py's"),
         Metric("longbench", _mean_of_groups, "higher", _longbench_detail),
         Metric("longbench-v2", _mean, "higher", lambda: "100 * right letters / all"),
         Metric("leval-exam", _mean_of_groups, "higher", lambda: "100 * em.py's exact match"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.base import Document, Task
+from tasks.infinitebench import OF_CHOICES
 from tasks.leval import KINDS
 from tasks.longbench.datasets import DATASETS
 from tasks.rows import Row
@@ -73,7 +74,32 @@ def leval(name: str, index: int) -> dict[str, Any]:
     }
 
 
+FOUND = {
+    "passkey": ["7{index}"],
+    "number_string": ["70{index}"],
+    "kv_retrieval": ["ab-{index}"],
+    "longbook_qa_chn": ["答案在第{index}部分"],
+    "longdialogue_qa_eng": ["JACK{index}"],
+    "math_find": ["4{index}"],
+    "math_calc": ["1", "2", "{index}"],
+    "code_run": ["-{index}3"],
+}
+
+
+def infinitebench(name: str, index: int) -> dict[str, Any]:
+    answer = [one.format(index=index) for one in FOUND.get(name, [SAID])]
+    options = [f"part_{letter}" for letter in "abcd"]
+    return {
+        "id": index,
+        "context": TEXTS[index],
+        "input": "Which part is it?",
+        "answer": [options[index]] if name in OF_CHOICES else answer,
+        "options": options if name in OF_CHOICES else [],
+    }
+
+
 MAKERS = {
+    "infinitebench": infinitebench,
     "leval": leval,
     "longbench": longbench,
     "longbench-e": longbench,
