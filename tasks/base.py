@@ -61,10 +61,12 @@ class Source:
 class Table:
     """A file of rows that a task needs: ends of its path, the first that is there counts.
 
-    Rows whose field has one of the values in `without` are left out, and counted.
+    Rows whose field has one of the values in `without` are left out, and counted. On the hub they
+    are those of `config`.
     """
 
     patterns: tuple[str, ...]
+    config: str = ""
     without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -3,7 +3,6 @@
 import importlib
 import json
 import operator
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +11,12 @@ from typing import Any
 
 from tasks.base import Document, Source, Table, TaskError
 from tasks.files import digest_of, find, named, text_of
+from tasks.hub import HUB_ID, hub_rows
 from tasks.tables import rows_of
 
 __all__ = ["Corpus", "load"]
 
 SUFFIXES = (".txt", ".jsonl", ".json")
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
-SPLITS = ("test", "validation", "train")
-HUB_TIMEOUT = 10.0
 EXPECTED = "a .txt, .jsonl or .json file, a directory of them, or a data set id of the hub"
 
 
@@ -218,41 +215,8 @@ def _keys(row: dict[str, Any], text: str, where: str) -> tuple[tuple[int, int], 
 
 
 def _from_hub(data: str) -> list[Document]:
-    name, _, config = data.partition(":")
-    try:
-        datasets, hub = (
-            importlib.import_module("datasets"),
-            importlib.import_module("huggingface_hub"),
-        )
-    except ImportError:
-        raise TaskError(
-            f"--data {data}: no such file or directory, and data sets of the hub need the package "
-            "`datasets`; pip install datasets"
-        ) from None
-    problems = (OSError, ValueError, RuntimeError, hub.errors.HTTPError)
-    try:
-        _reach(hub, name)
-        splits = datasets.get_dataset_split_names(name, config or None)
-        split = next((split for split in SPLITS if split in splits), None)
-        rows = datasets.load_dataset(name, config or None, split=split) if split else []
-    except (*problems, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TaskError(
-            f"--data {data}: no such file or directory, and not loaded as a data set of the hub: "
-            f"{reason}; give {EXPECTED} (owner/name:config), or set HF_HUB_OFFLINE=1 to use a "
-            "cached copy"
-        ) from None
-    if split is None:
-        raise TaskError(f"--data {data}: splits {', '.join(splits)}; expected {', '.join(SPLITS)}")
+    split, rows = hub_rows(data, EXPECTED)
     return [
         Document(f"{split}:{number}", _text(row, f"{data}:{split}:{number}"))
         for number, row in enumerate(rows)
     ]
-
-
-def _reach(hub: Any, name: str) -> None:
-    """Ask once for the data set: `datasets` would repeat a failing request for half a minute."""
-    try:
-        hub.HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
-    except hub.errors.OfflineModeIsEnabled:
-        return  # a cached copy answers

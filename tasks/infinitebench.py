@@ -88,7 +88,7 @@ class InfiniteBench(Task):
     @property
     def tables(self) -> Mapping[str, Table]:
         """The file of each data set."""
-        return {name: Table((f"{name}.jsonl",)) for name in self.subset}
+        return {name: Table((f"{name}.jsonl",), name) for name in self.subset}
 
     def samples(
         self,

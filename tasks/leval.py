@@ -89,7 +89,9 @@ class LEval(Task):
     @property
     def tables(self) -> Mapping[str, Table]:
         """The file of each data set, without the rows for judges."""
-        return {name: Table((f"{name}.jsonl",), {"evaluation": JUDGED}) for name in self.subset}
+        return {
+            name: Table((f"{name}.jsonl",), name, {"evaluation": JUDGED}) for name in self.subset
+        }
 
     def samples(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.base import Document, Source, Table, TaskError
 from tasks.files import digest_of, find, named, text_of
+from tasks.hub import HUB_ID, hub_rows
 from tasks.rows import Row, each, few
 
 __all__ = ["rows_of"]
@@ -20,18 +21,30 @@ def rows_of(
     A row's id is its table and line. Rows that a table is without do not count as of the n, and the
     name says how many there are among them. The digest is of the rows taken and of all sources.
 
+    Args:
+        data: directory of the files, one of them, or `owner/name` of a hub data set that has a
+            config for each table.
+        n: rows a table.
+        tables: by name.
+        sources: files that go with every row.
+
     Raises:
         TaskError: a file is missing, unreadable or malformed up to row n, or has no row.
     """
-    paths = _found(data, tables)
+    from_hub = data is not None and "/" in data and HUB_ID.fullmatch(data) is not None
+    from_hub = from_hub and not Path(str(data)).exists()
+    paths = {} if from_hub else _found(data, tables)
     files = find(data, {key: source.pattern for key, source in sources.items()})
     texts = {key: text_of(path) for key, path in files.items()}
     documents, said = [], [str(data), *named(sources, files, texts)]
     for name, table in tables.items():
         passed: list[Row] = []
-        rows = list(islice(_wanted(each(paths[name]), table, passed), n))
+        there = _hub(str(data), table) if from_hub else each(paths[name])
+        rows = list(islice(_wanted(there, table, passed), n))
         if not rows:
-            raise TaskError(f"{paths[name]}: no row for {name}; give the benchmark's file")
+            raise TaskError(
+                f"{paths.get(name, data)}: no row for {name}; give the benchmark's file"
+            )
         if passed:
             said.append(f"{name} without {len(passed)} rows")
         for row in rows:
@@ -40,6 +53,12 @@ def rows_of(
     kept = [json.dumps(one.row.fields, ensure_ascii=True) for one in documents if one.row]
     digest = digest_of([*kept, *(texts[key] for key in sorted(texts))])
     return tuple(documents), "; ".join(said), digest
+
+
+def _hub(data: str, table: Table) -> Iterator[Row]:
+    config = f"{data}:{table.config}" if table.config and ":" not in data else data
+    split, rows = hub_rows(config, "the benchmark's directory")
+    return (Row(fields, f"{config}:{split}:{number}") for number, fields in enumerate(rows))
 
 
 def _wanted(rows: Iterable[Row], table: Table, passed: list[Row]) -> Iterator[Row]:

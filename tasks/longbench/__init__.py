@@ -16,8 +16,9 @@ __all__ = ["TASK", "LongBench"]
 class LongBench(LongBenchRows):
     """The official score of each data set, 0 to 100, and the leaderboard's averages.
 
-    --data holds the benchmark's NAME.jsonl, --n is rows a data set, the first of its file, fewer
-    where it has fewer. Prompts and limits are those of dataset2prompt.json and dataset2maxlen.json
+    --data holds the benchmark's NAME.jsonl, or names a data set on the hub with a config for each
+    that is no script, such as Xnhyacinth/LongBench; --n is rows a data set, the first, fewer where
+    it has fewer. Prompts and limits are those of dataset2prompt.json and dataset2maxlen.json
     where the data has them, otherwise own wording; the column `data` says which.
 
     A value of its own has every data set; `en single-doc-qa` and so on are means of data-set means,

@@ -29,7 +29,7 @@ class LongBenchE(LongBenchRows):
     """
 
     name: ClassVar[str] = "longbench-e"
-    ending: ClassVar[str] = "_e.jsonl"
+    ending: ClassVar[str] = "_e"
     subset: tuple[str, ...] = choices(groups_of(EXTENDED), what="data sets or groups joined by +")
 
     def position(self, name: str, row: Row) -> str:

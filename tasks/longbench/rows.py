@@ -35,7 +35,7 @@ class LongBenchRows(Task):
     """Rows of LongBench's data sets, each with its own prompt, limit, end and metric."""
 
     reads: ClassVar[str] = "rows"
-    ending: ClassVar[str] = ".jsonl"
+    ending: ClassVar[str] = ""
     sources: ClassVar[Mapping[str, Source]] = {
         "prompts": Source("dataset2prompt.json", "own"),
         "limits": Source("dataset2maxlen.json", "own"),
@@ -46,7 +46,8 @@ class LongBenchRows(Task):
     @property
     def tables(self) -> Mapping[str, Table]:
         """The file of each data set."""
-        return {name: Table((f"{name}{self.ending}",)) for name in self.subset}
+        names = {name: f"{name}{self.ending}" for name in self.subset}
+        return {name: Table((f"{file}.jsonl",), file) for name, file in names.items()}
 
     def samples(
         self,

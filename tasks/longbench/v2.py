@@ -40,10 +40,11 @@ LETTERS, DIFFICULTIES, LENGTHS = "ABCD", ("easy", "hard"), ("short", "medium", "
 class LongBenchV2(Task):
     """Right letters in percent, of all rows, by difficulty and by length.
 
-    --data holds the benchmark's data.json or a .jsonl file of its rows, --n is the first rows of
-    it. The prompt is that of 0shot.txt where the data has it, otherwise own wording; the column
-    `data` says which. The answer is the letter behind `The correct answer is`; without one it is
-    wrong. A prompt too long loses its middle, and with `cut=context` its context alone does.
+    --data holds the benchmark's data.json or a .jsonl file of its rows, or is THUDM/LongBench-v2 on
+    the hub; --n is the first rows of it. The prompt is that of 0shot.txt where the data has it,
+    otherwise own wording; the column `data` says which. The answer is the letter behind `The
+    correct answer is`; without one it is wrong. A prompt too long loses its middle, and with
+    `cut=context` its context alone does.
 
     Source: Bai et al. 2024, https://arxiv.org/abs/2412.15204; github.com/THUDM/LongBench.
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tasks import tables
 from tasks.base import Source, Table, TaskError
 from tasks.corpus import load
 from tasks.rows import read
@@ -17,8 +18,8 @@ def put(path, name, rows):
     (path / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def loaded(data, n=2, tables=None):
-    return load(str(data), n, "rows", SOURCES, tables or TABLES)
+def loaded(data, n=2, wanted=None):
+    return load(str(data), n, "rows", SOURCES, wanted or TABLES)
 
 
 @pytest.fixture
@@ -69,20 +70,20 @@ def test_the_first_pattern_that_is_there_counts(data):
 
 
 def test_rows_that_are_left_out_are_said_and_do_not_count(data):
-    table = {"a": Table(("a.jsonl",), {"x": (0, 2)})}
+    table = {"a": Table(("a.jsonl",), without={"x": (0, 2)})}
     corpus = loaded(data, 2, table)
     assert [one.id for one in corpus.documents] == ["a:2", "a:4"]
     assert corpus.name == f"{data}; prompts own; a without 2 rows"
     with pytest.raises(TaskError, match=r"a\.jsonl: no row for a"):
-        loaded(data, 2, {"a": Table(("a.jsonl",), {"x": (0, 1, 2, 3, 4)})})
+        loaded(data, 2, {"a": Table(("a.jsonl",), without={"x": (0, 1, 2, 3, 4)})})
 
 
 def test_missing_files_are_named_and_what_there_is_is_offered(data):
-    tables = TABLES | {"c": Table(("c.jsonl",)), "d": Table(("d.jsonl",))}
+    more = TABLES | {"c": Table(("c.jsonl",)), "d": Table(("d.jsonl",))}
     with pytest.raises(TaskError, match=r"no c\.jsonl, d\.jsonl in it; .* with subset=a\+b$"):
-        loaded(data, 1, tables)
+        loaded(data, 1, more)
     with pytest.raises(TaskError, match=r"no c\.jsonl in it; give the benchmark's files$"):
-        loaded(data, 1, {"c": tables["c"]})
+        loaded(data, 1, {"c": more["c"]})
     with pytest.raises(TaskError, match=r"nowhere: no such file.*a\.jsonl, b\.json in it"):
         loaded(data / "nowhere")
     with pytest.raises(TaskError, match=r"rows are needed, such as a\.jsonl; .*--data"):
@@ -119,3 +120,23 @@ def test_a_malformed_list_is_named(tmp_path, text, message):
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(TaskError, match=message):
         read(tmp_path / "b.json")
+
+
+def test_rows_come_from_the_configs_of_a_hub_data_set(monkeypatch):
+    asked = []
+
+    def hub_rows(data, expected):
+        asked.append(data)
+        return "test", [{"x": data, "number": number} for number in range(3)]
+
+    monkeypatch.setattr(tables, "hub_rows", hub_rows)
+    wanted = {"a": Table(("a.jsonl",), "a_e"), "b": Table(("b.jsonl",))}
+    corpus = loaded("owner/name", 2, wanted)
+    assert asked == ["owner/name:a_e", "owner/name"]
+    assert [one.id for one in corpus.documents] == ["a:0", "a:1", "b:0", "b:1"]
+    assert corpus.documents[1].row.where == "owner/name:a_e:test:1"
+    assert corpus.name == "owner/name; prompts own"
+    loaded("owner/name:own", 1, {"a": wanted["a"]})
+    assert asked[2:] == ["owner/name:own"]
+    with pytest.raises(TaskError, match="no such file or directory"):
+        loaded("nowhere")
