@@ -112,7 +112,7 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
         raise HarnessError(
             f"--data {request.data}: {', '.join(request.tasks)} makes its own text; leave it out"
         )
-    corpora: dict[tuple[str, tuple[str, ...]], Corpus] = {}
+    corpora: dict[str, Corpus] = {}
     for task in chosen_tasks:
         if _reading(task) not in corpora:
             corpora[_reading(task)] = _load(request, task)
@@ -133,13 +133,13 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
     return list({cell.template.cell: cell for cell in cells}.values())
 
 
-def _reading(task: Task) -> tuple[str, tuple[str, ...]]:
-    return task.reads, tuple(task.sources)
+def _reading(task: Task) -> str:
+    return repr((task.reads, task.sources, task.tables))
 
 
 def _load(request: Request, task: Task) -> Corpus:
     try:
-        return load(request.data, request.n, task.reads, task.sources)
+        return load(request.data, request.n, task.reads, task.sources, task.tables)
     except tasks.TaskError as error:
         raise Unavailable(str(error)) from None
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tasks.rows import Row
+
 __all__ = [
     "Document",
     "Output",
@@ -20,6 +22,7 @@ __all__ = [
     "Sample",
     "Score",
     "Source",
+    "Table",
     "Task",
     "TaskError",
     "Tokenizer",
@@ -59,8 +62,21 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A file of rows that a task needs: ends of its path, the first that is there counts.
+
+    Rows whose field has one of the values in `without` are left out, and counted. On the hub they
+    are those of `config`.
+    """
+
+    patterns: tuple[str, ...]
+    config: str = ""
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Document:
-    """One text of the corpus; intervals resample documents.
+    """One text of the corpus, or one row of a table; intervals resample documents.
 
     `sources` holds the text of the files that the task looks for, as far as the data has them;
     `keys` the rising character intervals that matter, if the data marks them.
@@ -70,6 +86,8 @@ class Document:
     text: str
     keys: tuple[tuple[int, int], ...] | None = None
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    table: str = ""
+    row: Row | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -87,10 +105,15 @@ class Sample:
     The id names the document and the end point: samples of the same id are paired across patches.
     The model generates when `max_new_tokens` is above 0: exactly so many tokens where `until` is
     None, otherwise at most so many, up to the end-of-sequence token or to the first of the strings
-    in `until`, neither of which is part of the answer. `position` says where in its input the
-    answer stands, for tasks that score by it; `keys` and `score_from` which tokens of the first
-    pass count, for tasks that choose among them; `depth` the share of the prompt's tokens that
-    stand before what is asked for.
+    in `until`, neither of which is part of the answer. `chat` says that the benchmark's own code
+    puts the prompt into the model's chat template. `position` says where in its input the answer
+    stands, or of which part of the task the sample is, for tasks that score by it; `keys` and
+    `score_from` which tokens of the first pass count, for tasks that choose among them; `depth` the
+    share of the prompt's tokens that stand before what is asked for.
+
+    `references` are the accepted answers where there may be several, `reference` is then the
+    first; `classes` all labels to choose from. `cut` says what was taken out of a prompt that was
+    too long: nothing, some of its `context`, or of its `wording` too.
     """
 
     id: str
@@ -99,7 +122,11 @@ class Sample:
     prompt: tuple[int, ...] = ()
     max_new_tokens: int = 0
     until: tuple[str, ...] | None = None
+    chat: bool = False
     reference: str = ""
+    references: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    cut: str = ""
     position: str = ""
     reference_tokens: tuple[int, ...] = ()
     keys: tuple[int, ...] | None = None
@@ -137,8 +164,9 @@ class Task(ABC):
     """A task; its parameters are the fields of the dataclass.
 
     `reads` says what its documents are: `documents` of the data, n samples of the data's whole text
-    as one `haystack`, or `nothing` but ids. `sources` are single files that it takes from the data
-    besides; a source named as what it reads stands for the text of all documents.
+    as one `haystack`, `rows` of `tables`, or `nothing` but ids. `sources` are single files that it
+    takes from the data besides; a source named as what it reads stands for the text of all
+    documents.
     """
 
     name: ClassVar[str]
@@ -150,6 +178,11 @@ class Task(ABC):
         """The canonical spec: parameters at their default are left out."""
         return canonical(self)
 
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The files whose rows these parameters ask for, by name."""
+        return {}
+
     @abstractmethod
     def samples(
         self,
@@ -159,7 +192,7 @@ class Task(ABC):
         trained_length: int,
         seed: int,
     ) -> list[Sample]:
-        """Return one sample a document, each within `context_length` tokens.
+        """Return the samples of the documents, each within `context_length` tokens.
 
         Raises:
             TaskError: the length, a parameter or a document does not fit the others.

@@ -1,24 +1,22 @@
 """Documents to measure on: the text every Python has, a file, a directory, or a hub data set."""
 
-import hashlib
 import importlib
 import json
 import operator
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.base import Document, Source, TaskError
+from tasks.base import Document, Source, Table, TaskError
+from tasks.files import digest_of, find, named, text_of
+from tasks.hub import HUB_ID, hub_rows
+from tasks.tables import rows_of
 
 __all__ = ["Corpus", "load"]
 
 SUFFIXES = (".txt", ".jsonl", ".json")
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
-SPLITS = ("test", "validation", "train")
-HUB_TIMEOUT = 10.0
 EXPECTED = "a .txt, .jsonl or .json file, a directory of them, or a data set id of the hub"
 
 
@@ -36,21 +34,23 @@ def load(
     n: int,
     reads: str = "documents",
     sources: Mapping[str, Source] | None = None,
+    tables: Mapping[str, Table] | None = None,
 ) -> Corpus:
-    """Return what a task reads: n documents.
+    """Return what a task reads: n documents, the longest by characters; ties go by id.
 
-    `documents` are the n longest of the source, by characters; ties go by id. With `haystack` each
-    holds the text of all documents in the order of their ids, with `nothing` no text.
+    With `haystack` each holds the text of all documents in the order of their ids, with `nothing`
+    no text. With `rows` they are the first n rows of each table, fewer where it has fewer.
 
     Args:
         data: FILE.txt (one document), FILE.jsonl (one a line, in the field `text`), FILE.json (one
             such object), a directory of such files (.json where there is nothing else),
-            `owner/name` or `owner/name:config` of a hub data set (column `text`; its test,
-            validation or train split, the first there is). None: the language reference in the
-            installed Python's `pydoc_data.topics`, cut at line ends into n equal documents.
-        n: number of documents.
-        reads: documents, haystack or nothing, as a task has it.
+            `owner/name` or `owner/name:config` of a hub data set (column `text`; split test,
+            validation or train). None: the language reference in the installed Python, cut at line
+            ends into n equal documents.
+        n: number of documents, or of rows a table.
+        reads: documents, haystack, rows or nothing, as a task has it.
         sources: files that the task takes from the data besides.
+        tables: files of rows.
 
     Raises:
         TaskError: the source is missing, unreadable, malformed, or has fewer than n documents.
@@ -59,7 +59,9 @@ def load(
         raise TaskError(f"--n {n}: expected an integer of at least 1")
     if reads == "nothing":
         return Corpus(tuple(Document(f"sample {index}", "") for index in range(n)), "", "")
-    name = data if data is not None else "pydoc"
+    if reads == "rows":
+        return Corpus(*rows_of(data, n, tables or {}, sources or {}))
+    name = "pydoc" if data is None else data
     if reads == "haystack":
         return _haystack(data, name, n, sources or {})
     documents = _read(data) if data is not None else _pydoc(n)
@@ -69,20 +71,21 @@ def load(
         )
     chosen = sorted(documents, key=lambda document: (-len(document.text), document.id))[:n]
     marked = [repr(document.keys) for document in chosen if document.keys is not None]
-    return Corpus(tuple(chosen), name, _digest([*(document.text for document in chosen), *marked]))
+    return Corpus(
+        tuple(chosen), name, digest_of([*(document.text for document in chosen), *marked])
+    )
 
 
 def _haystack(data: str | None, name: str, n: int, sources: Mapping[str, Source]) -> Corpus:
     """N samples of all text there is, or of the source called haystack, with the other sources."""
     files = find(data, {key: source.pattern for key, source in sources.items()})
-    texts = {key: _decode(path) for key, path in files.items()}
+    texts = {key: text_of(path) for key, path in files.items()}
     whole = _whole(data, files)
     given = tuple(Document(f"sample {index}", whole, sources=texts) for index in range(n))
-    said = [name]
-    for key, source in sources.items():
-        there = f"{files[key].name}@{_digest([texts[key]])}" if key in files else source.otherwise
-        said.append(f"{key} {there}")
-    return Corpus(given, "; ".join(said), _digest([whole, *(texts[key] for key in sorted(texts))]))
+    said = [name, *named(sources, files, texts)]
+    return Corpus(
+        given, "; ".join(said), digest_of([whole, *(texts[key] for key in sorted(texts))])
+    )
 
 
 def _whole(data: str | None, files: Mapping[str, Path]) -> str:
@@ -97,37 +100,6 @@ def _whole(data: str | None, files: Mapping[str, Path]) -> str:
     else:
         documents = _read(data, files)
     return "\n\n".join(one.text for one in sorted(documents, key=lambda document: document.id))
-
-
-def find(data: str | None, patterns: Mapping[str, str]) -> dict[str, Path]:
-    """Return the one file of a directory, or the file itself, that ends as each pattern says.
-
-    Raises:
-        TaskError: several files fit one pattern.
-    """
-    path = Path(data).expanduser() if data is not None else None
-    if path is None or not path.exists() or not patterns:
-        return {}
-    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
-    found = {}
-    for key, pattern in patterns.items():
-        fitting = [file.absolute() for file in files if file.absolute().match(pattern)]
-        if len(fitting) > 1:
-            raise TaskError(
-                f"--data {data}: {len(fitting)} files called {pattern}, such as {fitting[0]} and "
-                f"{fitting[1]}; give a directory with one of them"
-            )
-        if fitting:
-            found[key] = fitting[0]
-    return found
-
-
-def _digest(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        body = text.encode()
-        digest.update(len(body).to_bytes(8, "big") + body)  # the length keeps borders apart
-    return digest.hexdigest()[:12]
 
 
 def _pydoc(n: int) -> list[Document]:
@@ -187,7 +159,7 @@ def _unique(pairs: Sequence[tuple[Document, str]]) -> list[Document]:
 
 def _read_file(path: Path, root: Path) -> Iterator[tuple[Document, str]]:
     """Yield the documents of a file, each with its place: path from the root, and line."""
-    text = _decode(path)
+    text = text_of(path)
     place = path.relative_to(root).as_posix()
     if path.suffix.lower() == ".txt":
         yield Document(place, text), place
@@ -198,20 +170,6 @@ def _read_file(path: Path, root: Path) -> Iterator[tuple[Document, str]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028
         if line.strip():
             yield _from_line(line, f"{path}:{number}", f"{place}:{number}"), f"{place}:{number}"
-
-
-def _decode(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise TaskError(
-            f"{path}: not UTF-8, byte {error.object[error.start]:#04x} at {error.start}; convert it"
-        ) from None
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
-    if not text.strip():
-        raise TaskError(f"{path}: empty; expected text")
-    return text
 
 
 def _from_line(line: str, where: str, place: str) -> Document:
@@ -257,41 +215,8 @@ def _keys(row: dict[str, Any], text: str, where: str) -> tuple[tuple[int, int], 
 
 
 def _from_hub(data: str) -> list[Document]:
-    name, _, config = data.partition(":")
-    try:
-        datasets, hub = (
-            importlib.import_module("datasets"),
-            importlib.import_module("huggingface_hub"),
-        )
-    except ImportError:
-        raise TaskError(
-            f"--data {data}: no such file or directory, and data sets of the hub need the package "
-            "`datasets`; pip install datasets"
-        ) from None
-    problems = (OSError, ValueError, RuntimeError, hub.errors.HTTPError)
-    try:
-        _reach(hub, name)
-        splits = datasets.get_dataset_split_names(name, config or None)
-        split = next((split for split in SPLITS if split in splits), None)
-        rows = datasets.load_dataset(name, config or None, split=split) if split else []
-    except (*problems, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TaskError(
-            f"--data {data}: no such file or directory, and not loaded as a data set of the hub: "
-            f"{reason}; give {EXPECTED} (owner/name:config), or set HF_HUB_OFFLINE=1 to use a "
-            "cached copy"
-        ) from None
-    if split is None:
-        raise TaskError(f"--data {data}: splits {', '.join(splits)}; expected {', '.join(SPLITS)}")
+    split, rows = hub_rows(data, EXPECTED)
     return [
         Document(f"{split}:{number}", _text(row, f"{data}:{split}:{number}"))
         for number, row in enumerate(rows)
     ]
-
-
-def _reach(hub: Any, name: str) -> None:
-    """Ask once for the data set: `datasets` would repeat a failing request for half a minute."""
-    try:
-        hub.HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
-    except hub.errors.OfflineModeIsEnabled:
-        return  # a cached copy answers

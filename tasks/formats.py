@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.official import leval, longbench, longbench_v2, ruler
-from tasks.predictions import Prediction, few, find, read
+from tasks.rows import Row, few, find, read
 from tasks.spec import TaskError, did_you_mean
 
 __all__ = ["FORMATS", "Format", "Result", "find_format", "rescore"]
@@ -40,7 +40,7 @@ class Format:
 
     suffix: str
     summary: str
-    score: Callable[[str, Sequence[Prediction], Note], list[Result]]
+    score: Callable[[str, Sequence[Row], Note], list[Result]]
 
 
 def find_format(name: str) -> Format:
@@ -78,18 +78,18 @@ def rescore(one: Format, directory: Path, note: Note) -> list[Result]:
     ]
 
 
-def _file(rows: Sequence[Prediction]) -> str:
+def _file(rows: Sequence[Row]) -> str:
     return rows[0].where.rpartition(":")[0]
 
 
-def _unknown(dataset: str, accepted: Sequence[str], rows: Sequence[Prediction]) -> TaskError:
+def _unknown(dataset: str, accepted: Sequence[str], rows: Sequence[Row]) -> TaskError:
     return TaskError(
         f"{_file(rows)}: unknown data set '{dataset}'{did_you_mean(dataset, accepted)}; expected "
         f"one of {', '.join(accepted)}"
     )
 
 
-def _ruler(dataset: str, rows: Sequence[Prediction], note: Note) -> list[Result]:
+def _ruler(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
     """RULER's evaluate.py: a missing answer (null) is an empty one."""
     kind = RULER_NAME.match(dataset)
     if kind is None:
@@ -104,7 +104,7 @@ def _ruler(dataset: str, rows: Sequence[Prediction], note: Note) -> list[Result]
     return [Result(dataset, match.__name__, score, len(scores))]
 
 
-def _longbench_scores(dataset: str, rows: Sequence[Prediction]) -> list[float]:
+def _longbench_scores(dataset: str, rows: Sequence[Row]) -> list[float]:
     if dataset not in longbench.DATASETS:
         raise _unknown(dataset, tuple(longbench.DATASETS), rows)
     named = longbench.DATASETS[dataset] == "classification"
@@ -119,7 +119,7 @@ def _longbench_scores(dataset: str, rows: Sequence[Prediction]) -> list[float]:
     return scores
 
 
-def _longbench(dataset: str, rows: Sequence[Prediction], note: Note) -> list[Result]:
+def _longbench(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
     """LongBench's eval.py.
 
     Differs: that takes the last row's `all_classes` for all; they are the same in its data.
@@ -129,7 +129,7 @@ def _longbench(dataset: str, rows: Sequence[Prediction], note: Note) -> list[Res
     return [Result(dataset, longbench.DATASETS[dataset], score, len(scores))]
 
 
-def _longbench_e(dataset: str, rows: Sequence[Prediction], note: Note) -> list[Result]:
+def _longbench_e(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
     """LongBench's eval.py --e: a line a bucket, `hotpotqa 0-4k`; an empty bucket is nan there too.
 
     It averages and rounds with numpy, whose `round` is another than Python's at ties.
@@ -152,7 +152,7 @@ def _longbench_e(dataset: str, rows: Sequence[Prediction], note: Note) -> list[R
     ]
 
 
-def _longbench_v2(model: str, rows: Sequence[Prediction], note: Note) -> list[Result]:
+def _longbench_v2(model: str, rows: Sequence[Row], note: Note) -> list[Result]:
     """LongBench v2's result.py: a file is a model, and a line each group of it, `model easy`.
 
     An empty group is nan; rows that were never written are not in its denominators.
@@ -178,7 +178,7 @@ def _longbench_v2(model: str, rows: Sequence[Prediction], note: Note) -> list[Re
     ]
 
 
-def _is_right(row: Prediction) -> bool:
+def _is_right(row: Row) -> bool:
     """By the response; without one by the letter taken from it; without that by its judge."""
     if row.fields.get("response") is not None:
         return longbench_v2.extract_answer(row.text("response")) == row.word("answer", LETTERS)
@@ -191,7 +191,7 @@ def _is_right(row: Prediction) -> bool:
     return judge
 
 
-def _leval(task: str, rows: Sequence[Prediction], note: Note) -> list[Result]:
+def _leval(task: str, rows: Sequence[Row], note: Note) -> list[Result]:
     """L-Eval's auto_eval.py: its LEval_score, rounded to 4 digits.
 
     topic_retrieval_longchat is the mean of the first, second and third questions' scores, sci_fi
@@ -224,7 +224,7 @@ def _leval(task: str, rows: Sequence[Prediction], note: Note) -> list[Result]:
     return [Result(task, LEVAL_METRICS[names[0]], sum(scores) / len(scores), len(rows) - judged)]
 
 
-def _leval_pairs(task: str, row: Prediction, first: Prediction) -> list[tuple[str, str]]:
+def _leval_pairs(task: str, row: Row, first: Row) -> list[tuple[str, str]]:
     """Read a row; the prediction is in the first row's first field with `_pred` in its name."""
     field = next((name for name in first.fields if "_pred" in name), "pred")
     if field not in first.fields:

@@ -22,8 +22,10 @@ __all__ = [
     "Metric",
     "accuracy_stats",
     "bleu_stats",
+    "grouped_stats",
     "interval",
     "nll_stats",
+    "overlap_stats",
     "paired_difference",
     "rouge_stats",
 ]
@@ -32,6 +34,7 @@ RESAMPLES = 2000
 PERCENTILES = (2.5, 97.5)
 ORDERS = 4
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
+MEMBERS = 4  # most data sets in a group of `grouped_stats`
 Stats = Sequence[float]
 
 
@@ -54,6 +57,28 @@ class Metric:
 def _mean(stats: Stats) -> float:
     total, count = stats
     return total / count if count else math.nan
+
+
+def _mean_of_groups(stats: Stats) -> float:
+    """Mean over groups of the mean over a group's members of total / count, where they have one."""
+    means = [
+        total / count if count else None
+        for total, count in zip(stats[::2], stats[1::2], strict=True)
+    ]
+    groups = (means[start : start + MEMBERS] for start in range(0, len(means), MEMBERS))
+    found = [_plain_mean([one for one in group if one is not None]) for group in groups]
+    return _plain_mean([one for one in found if not math.isnan(one)])
+
+
+def _geometric_of_groups(stats: Stats) -> float:
+    """Mean over data sets of the third root of the product of the means of three scores."""
+    sets = [stats[start : start + 4] for start in range(0, len(stats), 4)]
+    means = [[total / one[3] for total in one[:3]] for one in sets if one[3]]
+    return _plain_mean([math.prod(three) ** (1 / 3) for three in means])
+
+
+def _plain_mean(values: Stats) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _ppl(stats: Stats) -> float:
@@ -95,6 +120,14 @@ def _ruler_detail() -> str:
     )
 
 
+def _longbench_detail() -> str:
+    return "100 * metrics.py's score; code_sim by difflib; mean over categories of data-set means"
+
+
+def _leval_detail() -> str:
+    return f"geometric mean of mean ROUGE-1, -2 and -L; {_rouge_detail('default')()}"
+
+
 def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
@@ -111,12 +144,29 @@ METRICS: dict[str, Metric] = _table(
         Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
         Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
         Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),
+        Metric("infinitebench", _mean_of_groups, "higher", lambda: "100 * compute_scores.py's"),
+        Metric("longbench", _mean_of_groups, "higher", _longbench_detail),
+        Metric("longbench-v2", _mean, "higher", lambda: "100 * right letters / all"),
+        Metric("leval-exam", _mean_of_groups, "higher", lambda: "100 * em.py's exact match"),
+        Metric("leval-f1", _mean_of_groups, "higher", lambda: "100 * f1.py's F1"),
+        Metric("leval-rouge", _geometric_of_groups, "higher", _leval_detail),
         Metric("bleu", _bleu, "higher", _signature("en")),
         Metric("bleu-zh", _bleu, "higher", _signature("zh")),
         *(Metric(name, _mean, "higher", _rouge_detail("default")) for name in ROUGE_TYPES),
         *(Metric(f"{name}-zh", _mean, "higher", _rouge_detail("char")) for name in ROUGE_TYPES),
     ]
 )
+
+
+def grouped_stats(groups: Sequence[Sequence[str]], member: str, value: float) -> tuple[float, ...]:
+    """Return the statistics of one value of a member, for a mean over groups of means of members.
+
+    Every member has a total and a count of its own, so members weigh the same in their group and
+    groups the same in the whole, whatever the number of samples.
+    """
+    places = [one for group in groups for one in [*group, *[""] * (MEMBERS - len(group))]]
+    assert len(places) == MEMBERS * len(groups)
+    return tuple(part for one in places for part in ((value, 1.0) if one == member else (0.0, 0.0)))
 
 
 def nll_stats(output: Output) -> tuple[float, float]:
@@ -148,6 +198,17 @@ def rouge_stats(prediction: str, reference: str, lang: str) -> dict[str, tuple[f
     tokenizer = _Characters() if lang == "zh" else None
     scores = scorer(list(ROUGE_TYPES), tokenizer=tokenizer).score(reference, prediction)
     return {name: (float(scores[name].fmeasure), 1.0) for name in ROUGE_TYPES}
+
+
+def overlap_stats(
+    prediction: str, references: Sequence[str], lang: str
+) -> list[tuple[str, tuple[float, ...]]]:
+    """Return BLEU's counts and each ROUGE's (F, 1) by metric, each against its best reference."""
+    bleu = max((bleu_stats(prediction, one, lang) for one in references), key=_bleu)
+    rouge = [rouge_stats(prediction, one, lang) for one in references]
+    best = [(name, max(one[name] for one in rouge)) for name in ROUGE_TYPES]
+    suffix = "-zh" if lang == "zh" else ""
+    return [(f"{name}{suffix}", stats) for name, stats in [("bleu", bleu), *best]]
 
 
 def _by_document(stats_by_sample: Sequence[Stats], documents: Sequence[str]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from tasks import TASKS
 from tasks.base import Document, Sample
 from tasks.metrics import METRICS, interval
 from tasks.ruler import PARTS
+from tests.tasks.benchmarks import documents_of
 from tests.tasks.toy import SOURCES, Bytes, Words, played, story
 
 SPECS = [
@@ -26,17 +27,27 @@ SPECS = [
     "passkey(digits=15)",
     "facts(hops=2)",
     *(f"ruler(tasks={name})" for name in PARTS),
+    "longbench(subset=few-shot+vcsum,cut=context)",
+    "longbench-v2(cut=context)",
 ]
-OF_TEXT = [spec for spec in SPECS if tasks.parse(spec).reads == "documents"]
-HIDDEN = [spec for spec in SPECS if spec not in OF_TEXT and not spec.startswith("ruler")]
+READS = {spec: tasks.parse(spec).reads for spec in SPECS}
+OF_TEXT = [spec for spec in SPECS if READS[spec] == "documents"]
+HIDDEN = [
+    spec
+    for spec in SPECS
+    if READS[spec] in ("haystack", "nothing") and not spec.startswith("ruler")
+]
 DOCUMENTS = [story(name, 3000) for name in ("first", "second", "third")]
 TRAINED = 256
 LENGTHS = {"kv": (1024, 2048), "needle(queries=4,digits=3)": (1024, 2048)}  # with room enough
 LENGTHS |= {"facts(hops=2)": (700, 1024)}
 LENGTHS |= {spec: (3500, 4000) for spec in SPECS if spec.startswith("ruler")}
+LENGTHS |= {"leval": (1500, 2000)}
 ROOMY = 3500
+WITHOUT_CONTEXT = ("sci_fi 1",)  # positions
 BEST = {"nll": 0.0, "ppl": 1.0, "bleu": 100.0, "bleu-zh": 100.0}
-BEST |= {"ruler": 100.0}
+BEST |= {"ruler": 100.0, "longbench": 100.0, "longbench-v2": 100.0}
+BEST |= {"infinitebench": 100.0, "leval-exam": 100.0, "leval-f1": 100.0, "leval-rouge": 100.0}
 BEST |= {"gain": 0.0, "key_share": 0.0}  # a right answer without the long context gains nothing
 
 
@@ -49,7 +60,9 @@ def no_network(monkeypatch):
 
 
 def given(task):
-    """What a task reads: three documents, three times all their text, or nothing but ids."""
+    """What a task reads: three documents, three times all their text, rows, or nothing but ids."""
+    if task.reads == "rows":
+        return documents_of(task)
     text = {"haystack": "\n\n".join(one.text for one in DOCUMENTS), "nothing": ""}
     sources = {name: text for name, text in SOURCES.items() if name in task.sources}
     return [Document(one.id, text.get(task.reads, one.text), sources=sources) for one in DOCUMENTS]
@@ -64,7 +77,9 @@ def values(task, samples, outputs):
     """Final values by (metric, position), and the number of samples that each rests on."""
     table = {}
     for sample, output in zip(samples, outputs, strict=True):
-        for score in task.score(sample, output):
+        scores = task.score(sample, output)
+        assert any(not score.position for score in scores) or task.reads != "rows"
+        for score in scores:
             table.setdefault((score.metric, score.position), []).append(score.stats)
     names = [sample.document for sample in samples]
     whole = {len(stats) for (_, position), stats in table.items() if not position}
@@ -82,12 +97,13 @@ def test_samples_repeat_and_fill_the_budget_without_exceeding_it(spec, tokenizer
     samples = task.samples(given(task), tokenizer, length, TRAINED, seed=7)
     assert samples == task.samples(given(task), tokenizer, length, TRAINED, seed=7)
     assert list(dict.fromkeys(sample.document for sample in samples)) == [
-        one.id for one in DOCUMENTS
+        one.id for one in given(task)
     ]
     assert len({sample.id for sample in samples}) == len(samples)
     for sample in samples:
-        assert 0.95 * length <= tokens_used(sample) <= length
-        assert not sample.position or tokens_used(sample) == length
+        assert 0.95 * length <= tokens_used(sample) <= length or sample.position in WITHOUT_CONTEXT
+        assert not sample.position or tokens_used(sample) == length or task.reads == "rows"
+        assert bool(sample.cut) == (task.reads == "rows" and sample.position not in WITHOUT_CONTEXT)
         assert sample.passes or (sample.prompt and sample.max_new_tokens and sample.reference)
         assert tokenizer.bos_id is None or sample.prompt[:1] in ((), (tokenizer.bos_id,))
         assert tokenizer.bos_id not in sample.prompt[1:]
@@ -102,9 +118,10 @@ def test_the_reference_as_prediction_scores_best(spec):
     task = tasks.parse(spec)
     samples = task.samples(given(task), Bytes(), ROOMY, TRAINED, seed=0)
     scored, counts = values(task, samples, [played(one, lambda _: 0.0, True) for one in samples])
-    assert counts == {len(samples)}
+    assert counts == {len(samples)} or task.reads == "rows"  # some metrics are of some data sets
     for (metric, _), value in scored.items():
         assert value == pytest.approx(BEST.get(metric, 1.0))
+    assert len(samples) >= 3
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -114,7 +131,7 @@ def test_nothing_right_and_nothing_said_scores_zero_where_more_is_better(spec):
     scored, counts = values(
         task, samples, [played(one, lambda _: 9.0, False, answer="") for one in samples]
     )
-    assert counts == {len(samples)}
+    assert counts == {len(samples)} or task.reads == "rows"
     for (metric, _), value in scored.items():
         better_is_more = METRICS[metric].better == "higher"
         assert value == 0.0 if better_is_more else value >= 9.0 - 1e-9

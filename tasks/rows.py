@@ -1,19 +1,19 @@
-"""Prediction files of others: JSON objects, one a line, each with its place for errors."""
+"""Rows of JSON files, each with its place for errors: data of benchmarks, predictions of others."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.spec import TaskError
 
-__all__ = ["Prediction", "few", "find", "read"]
+__all__ = ["Row", "each", "few", "find", "read"]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One line of a file: its fields, and `file:line`."""
+class Row:
+    """One JSON object of a file: its fields, and `file:line`."""
 
     fields: dict[str, Any]
     where: str
@@ -113,34 +113,58 @@ def find(directory: Path, suffix: str) -> tuple[list[Path], list[str]]:
     return files, others
 
 
-def read(path: Path) -> list[Prediction]:
+def read(path: Path) -> list[Row]:
     """Return the objects of a JSON-lines file; lines without a character are none.
 
     Raises:
         TaskError: the file cannot be read, is not UTF-8 or has no object, or a line is none.
     """
+    return list(each(path))
+
+
+def each(path: Path) -> Iterator[Row]:
+    """Yield them one after the other; of a .json file the objects of its list, numbered as lines.
+
+    Raises:
+        TaskError: as `read`, when the fault is reached.
+    """
+    text = _decode(path)
+    if path.suffix.lower() == ".json":
+        listed = _loads(text, str(path))
+        if not isinstance(listed, list):
+            raise TaskError(f"{path}: {_kind(listed)}; expected a list of objects")
+        for number, fields in enumerate(listed, 1):
+            yield _row(fields, f"{path}:{number}")
+        return
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028
+        if line.strip():
+            yield _row(_loads(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _decode(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not UTF-8 at byte {error.start}; convert it") from None
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
-    lines = enumerate(text.split("\n"), 1)  # not splitlines: JSON may hold U+2028
-    predictions = [_parse(line, f"{path}:{number}") for number, line in lines if line.strip()]
-    if not predictions:
+    if not text.strip():
         raise TaskError(f"{path}: empty; expected one JSON object a line")
-    return predictions
+    return text
 
 
-def _parse(line: str, where: str) -> Prediction:
+def _loads(text: str, where: str) -> Any:
     try:
-        fields = json.loads(line)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise TaskError(
             f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line"
         ) from None
     except (ValueError, RecursionError) as error:  # a number of 5000 digits, brackets without end
         raise TaskError(f"{where}: not read ({error}); expected one object a line") from None
+
+
+def _row(fields: Any, where: str) -> Row:
     if not isinstance(fields, dict):
         raise TaskError(f'{where}: {_kind(fields)}; expected an object, such as {{"pred": …}}')
-    return Prediction(fields, where)
+    return Row(fields, where)

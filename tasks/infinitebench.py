@@ -1,0 +1,182 @@
+"""InfiniteBench: retrieval, books, dialogues, mathematics and code of 100k tokens and more."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
+from tasks.metrics import grouped_stats, overlap_stats
+from tasks.middle import cut_field, fit
+from tasks.official import infinitebench
+from tasks.rows import Row
+from tasks.spec import choices
+from tasks.templates import parts_of, templates
+
+__all__ = ["GROUPS", "OWN", "TASK", "InfiniteBench"]
+
+NEW = {
+    "passkey": 6,
+    "number_string": 12,
+    "kv_retrieval": 50,
+    "longbook_sum_eng": 1200,
+    "longbook_choice_eng": 40,
+    "longbook_qa_eng": 40,
+    "longbook_qa_chn": 40,
+    "longdialogue_qa_eng": 40,
+    "math_find": 3,
+    "math_calc": 30_000,
+    "code_run": 5,
+    "code_debug": 5,
+}
+GROUPS = {
+    "all": infinitebench.DATASETS,
+    "retrieval": ("passkey", "number_string", "kv_retrieval"),
+    "book": ("longbook_sum_eng", "longbook_choice_eng", "longbook_qa_eng", "longbook_qa_chn"),
+    "dialogue": ("longdialogue_qa_eng",),
+    "math": ("math_find", "math_calc"),
+    "code": ("code_run", "code_debug"),
+}
+OF_CHOICES = ("longbook_choice_eng", "code_debug")
+OF_TEXT = {"longbook_sum_eng": "en", "longbook_qa_eng": "en", "longbook_qa_chn": "zh"}
+QA = "Read this text.\n\n{context}\n\nQuestion: {input}\nReply in as few words as you can.\nAnswer:"
+CHOICE = "Read this text.\n\n{context}\n\nQuestion: {input}\nReply with one letter.\nAnswer:"
+OWN = {
+    "passkey": "A number is hidden in this text.\n\n{context}\n\n{input}",
+    "number_string": "A row of digits is hidden in this text.\n\n{context}\n\n{input}",
+    "kv_retrieval": "Find the value of one key in this object.\n\n{context}\n\n{input}",
+    "longbook_sum_eng": "Book:\n\n{context}\n\nSum the book up.\n\nSummary:",
+    "longbook_choice_eng": CHOICE,
+    "longbook_qa_eng": QA,
+    "longbook_qa_chn": "读下面的书。\n\n{context}\n\n问题: {input}\n请尽量简短地回答。\n答案:",
+    "longdialogue_qa_eng": (
+        "In this script one name is written as $$MASK$$.\n\n{context}\n\nWhose name is it? Reply "
+        "with the name.\nName:"
+    ),
+    "math_find": "{context}\n\n{input}",
+    "math_calc": "Say all results on the way to the end, in order.\n\n{context}\n\nResults:",
+    "code_run": "Functions:\n\n{context}\n\n{input}\nReply with the returned number alone:",
+    "code_debug": "One of these functions has an obvious error.\n\n{context}\n\n{input}\nLetter:",
+}
+
+
+@dataclass(frozen=True)
+class InfiniteBench(Task):
+    """The official score of each of 12 data sets, 0 to 100, and the mean over them.
+
+    --data holds the benchmark's NAME.jsonl, with the fields context, input, answer and options;
+    --n is rows a data set, the first of its file. An answer is a number, a word, a choice, a list
+    of numbers that counts up to its first mistake, or free text, which has F1 or ROUGE-Lsum, and
+    BLEU and ROUGE besides. A prompt too long loses its middle, and with `cut=context` its context
+    alone does.
+
+    Source: Zhang et al. 2024, https://arxiv.org/abs/2402.13718; github.com/OpenBMB/InfiniteBench,
+    src/eval_utils.py and src/compute_scores.py.
+
+    Differs: own wording, since the benchmark has its prompts in its code, by model;
+    infinitebench/prompts.json in the data, of data set to a template with {context} and {input},
+    replaces it. An answer takes a quarter of the length at most: math_calc asks for 30 000 tokens.
+    """
+
+    name: ClassVar[str] = "infinitebench"
+    reads: ClassVar[str] = "rows"
+    sources: ClassVar[Mapping[str, Source]] = {
+        "prompts": Source("infinitebench/prompts.json", "own")
+    }
+    subset: tuple[str, ...] = choices(GROUPS, what="data sets or groups joined by +")
+    cut: str = cut_field()
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The file of each data set."""
+        return {name: Table((f"{name}.jsonl",), name) for name in self.subset}
+
+    def samples(
+        self,
+        documents: Sequence[Document],
+        tokenizer: Tokenizer,
+        context_length: int,
+        trained_length: int,
+        seed: int,
+    ) -> list[Sample]:
+        """Return one sample a row."""
+        official = documents[0].sources.get("prompts")
+        asked = templates("infinitebench/prompts.json", official, OWN, self.subset)
+        samples = []
+        for document in documents:
+            name, row = document.table, document.row
+            assert row is not None
+            new = max(1, min(NEW[name], context_length // 4))
+            try:
+                references = _references(name, row)
+                parts = parts_of(asked[name], row.text("context"), _question(name, row))
+                fitted = fit(tokenizer, parts, context_length, new, self.cut, joined=True)
+            except TaskError as error:
+                raise TaskError(f"sample '{document.id}': {error}") from None
+            samples.append(
+                Sample(
+                    id=document.id,
+                    document=document.id,
+                    prompt=fitted.tokens,
+                    max_new_tokens=new,
+                    until=(),
+                    reference=_said(name, references),
+                    references=references,
+                    cut=fitted.cut,
+                    position=name,
+                )
+            )
+        return samples
+
+    def score(self, sample: Sample, output: Output) -> list[Score]:
+        """Return the official score, of all data sets and of the one; for text BLEU and ROUGE."""
+        name = sample.position
+        value = 100 * infinitebench.score(name, output.text, sample.references)
+        groups = {"": [(one,) for one in self.subset], name: [(name,)]}
+        scores = [
+            Score("infinitebench", grouped_stats(sets, name, value), place)
+            for place, sets in groups.items()
+        ]
+        if name in OF_TEXT:
+            overlaps = overlap_stats(output.text, sample.references, OF_TEXT[name])
+            scores += [Score(metric, found, at) for metric, found in overlaps for at in groups]
+        return scores
+
+
+def _question(name: str, row: Row) -> str:
+    """The row's input, with its choices."""
+    if name not in OF_CHOICES:
+        return row.text("input")
+    options = row.texts("options")
+    if len(options) != 4:
+        raise row.error(f"{len(options)} options; expected 4")
+    listed = (f"{letter}. {one}" for letter, one in zip("ABCD", options, strict=True))
+    return "\n".join([row.text("input"), *listed])
+
+
+def _references(name: str, row: Row) -> tuple[str, ...]:
+    """The answers of a row, of a choice its text and letter; checked by scoring an empty one."""
+    answer = row.field("answer")
+    listed = [str(one) for one in (answer if isinstance(answer, list) else [answer])]
+    if answer is None or not any(one.strip() for one in listed):
+        raise row.error("field 'answer' holds no text or number; expected a reference")
+    if name in OF_CHOICES:
+        options = row.texts("options")
+        if listed[0] not in options:
+            raise row.error("field 'answer' is none of the options")
+        listed = [listed[0], "ABCD"[options.index(listed[0]) % 4]]
+    try:
+        infinitebench.score(name, "", listed)
+        _ = [float(one) for one in listed if name.startswith("math")]
+    except ValueError as error:
+        raise row.error(f"field 'answer': {error}") from None
+    return tuple(listed)
+
+
+def _said(name: str, references: tuple[str, ...]) -> str:
+    """The answer that is right by all means."""
+    if name == "math_calc":
+        return ", ".join(references)
+    return f"{references[1]}." if name in OF_CHOICES else references[0]
+
+
+TASK = InfiniteBench

@@ -1,0 +1,67 @@
+"""Runs of tasks that read a benchmark's rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from tests.harness.conftest import command, table
+from tests.tasks.benchmarks import longbench
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name, count in (("trec", 3), ("lcc", 2)):
+        lines = [json.dumps(longbench(name, index)) + "\n" for index in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+        (folder / f"{name}_e.jsonl").write_text("".join(lines[::-1]))
+    return folder
+
+
+def test_rows_say_their_n_their_data_set_and_their_prompts(
+    checkpoint: Path, rows: Path, tmp_path: Path
+) -> None:
+    (rows / "dataset2prompt.json").write_text(json.dumps({"trec": "{context}", "lcc": "{context}"}))
+    tasks = "longbench(subset=trec+lcc),longbench-e(subset=lcc)"
+    arguments = command(checkpoint, rows, tmp_path / "out", "--task", tasks, "--n", "7")
+    assert main([*arguments, "--len", "128", "--patch", "none"]) == 0
+    found = [row for row in table(tmp_path / "out") if row["patch"] == "none"]
+    first = [row for row in found if row["task"].startswith("longbench(")]
+    assert {row["position"]: row["n"] for row in first} == {
+        "": "5",
+        "en": "5",
+        "en flat": "5",
+        "en few-shot": "3",
+        "trec": "3",
+        "zh": "2",
+        "zh flat": "2",
+        "en code": "2",
+        "zh code": "2",
+        "lcc": "2",
+    }
+    assert {row["metric"] for row in first} == {"longbench"}
+    for row in found:
+        assert "; prompts dataset2prompt.json@" in row["data"] and row["data"].endswith(
+            "limits own"
+        )
+    assert len({row["data_digest"] for row in found}) == 2
+    extended = [row for row in found if row["task"].startswith("longbench-e")]
+    assert {row["position"] for row in extended} == {
+        "",
+        "0-4k",
+        "4-8k",
+        "lcc",
+        "lcc 0-4k",
+        "lcc 4-8k",
+    }
+
+
+def test_a_missing_data_set_is_an_error_before_anything_runs(
+    checkpoint: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(checkpoint, rows, tmp_path / "out", "--task", "longbench(subset=few-shot)")
+    assert main(arguments) == 4
+    assert "no triviaqa.jsonl, samsum.jsonl, lsht.jsonl in it" in capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""InfiniteBench: how answers are read, rows checked, and data sets averaged."""
+
+import pytest
+
+import tasks
+from tasks.base import Output
+from tasks.infinitebench import GROUPS, NEW, OWN
+from tasks.metrics import interval
+from tasks.official.infinitebench import DATASETS, score
+from tests.tasks.benchmarks import document_of, documents_of, infinitebench
+from tests.tasks.toy import Bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction", "references", "wanted"),
+    [
+        ("passkey", " 71432.", ["71432"], 1),
+        ("passkey", "key 7 is 71432", ["71432"], 0),
+        ("passkey", "", ["71432"], 0),
+        ("number_string", "x0012y", ["0012"], 1),
+        ("number_string", "12", ["0012"], 0),
+        ("kv_retrieval", 'The value: "ab-cd".', ["ab-cd"], 1),
+        ("kv_retrieval", "ab-cde", ["ab-cd"], 0),
+        ("longdialogue_qa_eng", "It's Jack!", ["JACK"], 1),
+        ("longdialogue_qa_eng", "Jackson", ["JACK"], 0),
+        ("code_run", "The return value is: -13.", ["-13"], 1),
+        ("code_run", "-13 it is", ["-13"], 0),
+        ("code_run", "", ["-13"], 0),
+        ("math_find", "it is 42, or 7", ["42"], 1),
+        ("math_find", "42.5", ["42"], 0),
+        ("math_find", "1.50", ["1.5"], 1),
+        ("math_find", "no", ["1"], 0),
+        ("math_calc", "[1, -2, 3]", ["1", "2", "4", "5"], 0.5),
+        ("math_calc", "1", ["1", "2"], 0.5),
+        ("math_calc", "7 1 2", ["1", "2"], 0),
+        ("longbook_choice_eng", "B", ["Ann", "B"], 1),
+        ("longbook_choice_eng", "Because of her, B", ["Ann", "B"], 1),
+        ("longbook_choice_eng", "C. B", ["Ann", "B"], 0),
+        ("longbook_choice_eng", "the answer is:  B", ["Ann", "B"], 1),
+        ("longbook_choice_eng", "the answer is: Ann", ["Ann", "B"], 1),
+        ("longbook_choice_eng", "the answer is: A but B", ["Ann", "B"], 0),
+        ("longbook_choice_eng", "the answer is:", ["Ann", "B"], 0),
+        ("longbook_choice_eng", "so it is (maybe) B", ["Ann", "B"], 1),
+        ("longbook_choice_eng", "so it is BC, or B", ["Ann", "B"], 0),
+        ("longbook_choice_eng", "", ["Ann", "B"], 0),
+        ("code_debug", "B.", ["run", "B"], 1),
+        ("code_debug", "B", ["run", "B"], 0),
+        ("code_debug", "The answer is: run", ["run", "B"], 1),
+        ("code_debug", "The answer is: `C`", ["run", "B"], 0),
+        ("code_debug", "The error is: Option B", ["run", "B"], 1),
+        ("code_debug", "run", ["run", "B"], 0),
+        ("longbook_qa_eng", "the Cat", ["dog", "cat"], 1),
+        ("longbook_qa_chn", "答案。", ["答案"], 1),
+        ("longbook_qa_chn", "答", ["答案"], 2 / 3),
+        ("longbook_qa_chn", "。", ["。"], 0),
+        ("longbook_sum_eng", "one line\ntwo", ["two\none line"], 1),
+    ],
+)
+def test_answers_are_read_as_compute_scores_does(name, prediction, references, wanted):
+    assert score(name, prediction, references) == pytest.approx(wanted)
+
+
+def one(name, **change):
+    fields = infinitebench(name, 0) | change
+    task = tasks.parse(f"infinitebench(subset={name})")
+    (sample,) = task.samples([document_of(name, 1, fields)], Bytes(), 2000, 256, 0)
+    return sample
+
+
+def test_every_data_set_has_a_limit_and_a_prompt():
+    assert set(NEW) == set(OWN) == set(DATASETS) == set(GROUPS["all"]) and len(DATASETS) == 12
+    grouped = [name for group, names in GROUPS.items() if group != "all" for name in names]
+    assert sorted(grouped) == sorted(DATASETS)
+    assert one("passkey").max_new_tokens == 6 and one("math_calc").max_new_tokens == 500
+
+
+def test_choices_are_listed_with_letters():
+    sample = one("code_debug", options=["f", "g", "h", "i"], answer="h")
+    assert "\nA. f\nB. g\nC. h\nD. i\n" in Bytes().decode(sample.prompt)
+    assert sample.references == ("h", "C")
+
+
+@pytest.mark.parametrize("answer", [7, [7], "7", ["7"]])
+def test_an_answer_may_be_a_number_a_text_or_a_list(answer):
+    assert one("math_find", answer=answer).references == ("7",)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("passkey", {"answer": []}, r"'passkey:1': passkey\.jsonl:1: .* holds no text or number"),
+        ("passkey", {"answer": None}, "holds no text or number"),
+        ("code_run", {"answer": ["x"]}, r"'code_run:1': .*field 'answer': invalid literal"),
+        ("math_find", {"answer": ["x"]}, r"'math_find:1': .*field 'answer': could not convert"),
+        ("code_debug", {"answer": "zzz"}, "none of the options"),
+        ("code_debug", {"options": ["a", "part_a"]}, "2 options; expected 4"),
+    ],
+)
+def test_a_row_that_cannot_be_scored_is_an_error_with_its_id_and_line(name, change, message):
+    with pytest.raises(tasks.TaskError, match=message):
+        one(name, **change)
+
+
+def test_the_value_of_all_is_the_mean_over_data_sets():
+    task = tasks.parse("infinitebench(subset=passkey+math_find)")
+    samples = task.samples(documents_of(task)[1:], Bytes(), 2000, 256, 0)
+    stats = [
+        task.score(sample, Output((), (), (), sample.reference if right else ""))[0].stats
+        for sample, right in zip(samples, [True, True, True, False, False], strict=True)
+    ]
+    value, _, _ = interval("infinitebench", stats, list("abcde"), 0)
+    assert value == pytest.approx((100 + 100 / 3) / 2)
+
+
+def test_a_long_prompt_keeps_its_first_and_last_half_and_the_odd_token():
+    for length in (1001, 1002):
+        task = tasks.parse("infinitebench(subset=passkey)")
+        document = document_of("passkey", 1, infinitebench("passkey", 0))
+        (sample,) = task.samples([document], Bytes(), length, 256, 0)
+        assert len(sample.prompt) + 6 == length and sample.cut == "context"
+        assert Bytes().decode(sample.prompt).endswith("\n\nWhich part is it?")
+
+
+def test_free_text_has_overlaps_besides():
+    task = tasks.parse("infinitebench(subset=longbook_qa_chn+passkey)")
+    samples = task.samples(documents_of(task), Bytes(), 2000, 256, 0)
+    found = {
+        sample.position: {score.metric for score in task.score(sample, Output((), (), (), "7"))}
+        for sample in samples
+    }
+    assert found["passkey"] == {"infinitebench"}
+    assert "bleu-zh" in found["longbook_qa_chn"] and "rougeL-zh" in found["longbook_qa_chn"]
