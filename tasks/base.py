@@ -105,11 +105,11 @@ class Sample:
     The id names the document and the end point: samples of the same id are paired across patches.
     The model generates when `max_new_tokens` is above 0: exactly so many tokens where `until` is
     None, otherwise at most so many, up to the end-of-sequence token or to the first of the strings
-    in `until`, neither of which is part of the answer. `chat` says that the benchmark's own code
-    puts the prompt into the model's chat template. `position` says where in its input the answer
-    stands, or of which part of the task the sample is, for tasks that score by it; `keys` and
-    `score_from` which tokens of the first pass count, for tasks that choose among them; `depth` the
-    share of the prompt's tokens that stand before what is asked for.
+    in `until`, neither of which is part of the answer. `chat` says that the prompt stands in the
+    model's chat template. `position` says where in its input the answer stands, or of which part
+    of the task the sample is, for tasks that score by it; `keys` and `score_from` which tokens of
+    the first pass count, for tasks that choose among them; `depth` the share of the prompt's tokens
+    that stand before what is asked for.
 
     `references` are the accepted answers where there may be several, `reference` is then the
     first; `classes` all labels to choose from. `cut` says what was taken out of a prompt that was

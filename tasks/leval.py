@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
+from tasks.chat import chat_field, chat_of
 from tasks.fit import default_of
 from tasks.metrics import grouped_stats, overlap_stats
 from tasks.middle import Parts, fit_all
@@ -85,6 +86,7 @@ class LEval(Task):
     sources: ClassVar[Mapping[str, Source]] = {"prompts": Source("leval/prompts.json", "own")}
     subset: tuple[str, ...] = choices(GROUPS, what="data sets or groups joined by +")
     new: int | None = integer("tokens that an answer may take", "512")
+    chat: str = chat_field()
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -105,23 +107,24 @@ class LEval(Task):
         names = (*self.subset, *([WORLD] if "sci_fi" in self.subset else ()))
         asked = templates("leval/prompts.json", documents[0].sources.get("prompts"), OWN, names)
         new = default_of("new", self.new, NEW)
+        chat = chat_of(tokenizer, self.chat, self.name)
         samples = []
         for document in documents:
             try:
                 questions = list(_questions(document, asked))
                 parts = [one.parts for one in questions]
                 from_start = document.table == "codeU"
-                fitted = fit_all(tokenizer, parts, context_length, new, from_start)
+                fitted = fit_all(tokenizer, parts, context_length - chat.size, new, from_start)
             except (TaskError, ValueError) as error:
                 raise TaskError(f"document '{document.id}': {error}") from None
             samples += [
                 Sample(
                     id=f"{document.id}, {one.id}",
                     document=document.id,
-                    prompt=prompt.tokens,
+                    prompt=chat.around(tokenizer, prompt.tokens),
                     max_new_tokens=new,
                     until=(),
-                    chat=True,
+                    chat=chat.size > 0,
                     reference=one.reference,
                     references=(one.reference,),
                     cut=prompt.cut,

@@ -16,6 +16,7 @@ from tasks.base import (
     TaskError,
     Tokenizer,
 )
+from tasks.chat import Chat, chat_field, chat_of
 from tasks.longbench.datasets import DATASETS
 from tasks.longbench.prompts import limits, prompts
 from tasks.metrics import grouped_stats, overlap_stats
@@ -42,6 +43,7 @@ class LongBenchRows(Task):
     }
     subset: tuple[str, ...] = ()
     cut: str = cut_field()
+    chat: str = chat_field()
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -61,15 +63,18 @@ class LongBenchRows(Task):
         sources = documents[0].sources
         templates = prompts(sources.get("prompts"), self.subset)
         most = limits(sources.get("limits"), self.subset)
+        template = chat_of(tokenizer, self.chat, self.name)
         samples = []
         for document in documents:
             name, row = document.table, document.row
+            chat = template if DATASETS[name].chat else Chat()
             assert row is not None
             try:
                 context, question = row.text("context"), row.text("input", "question")
                 references, classes = _answers(name, row)
                 parts = parts_of(templates[name], context, question)
-                fitted = fit(tokenizer, parts, context_length, most[name], self.cut)
+                room = context_length - chat.size
+                fitted = fit(tokenizer, parts, room, most[name], self.cut)
                 position = self.position(name, row)
             except TaskError as error:
                 raise TaskError(f"sample '{document.id}': {error}") from None
@@ -77,10 +82,10 @@ class LongBenchRows(Task):
                 Sample(
                     id=document.id,
                     document=document.id,
-                    prompt=fitted.tokens,
+                    prompt=chat.around(tokenizer, fitted.tokens),
                     max_new_tokens=most[name],
                     until=DATASETS[name].until,
-                    chat=DATASETS[name].chat,
+                    chat=chat.size > 0,
                     reference=references[0],
                     references=references,
                     classes=classes,

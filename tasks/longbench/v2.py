@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
+from tasks.chat import chat_field, chat_of
 from tasks.middle import Parts, cut_field, fit
 from tasks.official.longbench_v2 import extract_answer
 from tasks.rows import Row
@@ -57,6 +58,7 @@ class LongBenchV2(Task):
     reads: ClassVar[str] = "rows"
     sources: ClassVar[Mapping[str, Source]] = {"prompts": Source("0shot.txt", "own")}
     cut: str = cut_field()
+    chat: str = chat_field()
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -76,13 +78,15 @@ class LongBenchV2(Task):
         missing = [place for place in (PLACE, *FIELDS) if place not in template]
         if missing:
             raise TaskError(f"0shot.txt: no {', '.join(missing)} in it; expected the benchmark's")
+        chat = chat_of(tokenizer, self.chat, self.name)
         samples = []
         for document in documents:
             row = document.row
             assert row is not None
             try:
                 parts = _parts(template, row)
-                fitted = fit(tokenizer, parts, context_length, NEW, self.cut, joined=True)
+                room = context_length - chat.size
+                fitted = fit(tokenizer, parts, room, NEW, self.cut, joined=True)
                 reference = f"The correct answer is ({row.word('answer', LETTERS)})"
                 level, size = row.word("difficulty", DIFFICULTIES), row.word("length", LENGTHS)
             except TaskError as error:
@@ -91,10 +95,10 @@ class LongBenchV2(Task):
                 Sample(
                     id=document.id,
                     document=document.id,
-                    prompt=fitted.tokens,
+                    prompt=chat.around(tokenizer, fitted.tokens),
                     max_new_tokens=NEW,
                     until=(),
-                    chat=True,
+                    chat=chat.size > 0,
                     reference=reference,
                     references=(reference,),
                     cut=fitted.cut,

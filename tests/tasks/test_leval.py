@@ -75,7 +75,7 @@ def test_a_document_that_fits_stays_whole():
     sample = made("leval(subset=quality)", length=20_000)[0]
     filled = OWN["quality"].format(context=TEXTS[0], input="Which part is part 0 of it?")
     assert Bytes().decode(sample.prompt) == filled and sample.cut == ""
-    assert sample.until == () and sample.chat and sample.max_new_tokens == 512
+    assert sample.until == () and sample.max_new_tokens == 512
 
 
 def test_open_questions_say_how_long_the_reference_is():

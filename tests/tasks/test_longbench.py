@@ -24,10 +24,13 @@ OFFICIAL = {
 }
 
 
-def made(spec: str, documents=None, length: int = 2000, tokenizer=None, sources=None):
+CHAT = ("<u>", "</u>yes: ")  # 12 bytes
+
+
+def made(spec: str, documents=None, length: int = 2000, tokenizer=None, sources=None, chat=None):
     task = tasks.parse(spec)
     given = documents_of(task, sources) if documents is None else documents
-    return task.samples(given, tokenizer or Bytes(), length, 256, 0)
+    return task.samples(given, tokenizer or Bytes(chat=chat), length, 256, 0)
 
 
 def one(name: str, length: int = 2000, cut: str = "prompt", tokenizer=None, sources=None, **change):
@@ -123,8 +126,29 @@ def test_ends_limits_and_chat_are_those_of_the_official_code():
     samples = {sample.position: sample for sample in made("longbench")}
     assert {name for name, one in samples.items() if one.until != ()} == {"samsum"}
     assert samples["samsum"].until == ("\n",)
+    assert not any(one.chat for one in samples.values())
+    chatted = {one.position: one for one in made("longbench(chat=on)", chat=CHAT)}
     plain = {"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"}
-    assert {name for name, one in samples.items() if not one.chat} == plain
+    assert {name for name, one in chatted.items() if not one.chat} == plain
+    for name in plain:
+        assert chatted[name].prompt == samples[name].prompt
+
+
+@pytest.mark.parametrize(
+    "spec", ["longbench(chat=on,subset=qasper)", "longbench-v2(chat=on)", "leval(chat=on)"]
+)
+@pytest.mark.parametrize("length", [900, 60_000])
+def test_a_prompt_in_chat_is_the_users_message_within_the_length(spec, length):
+    alone = made(spec.replace("chat=on,", "").replace("(chat=on)", ""), length=length - 12)
+    for sample, plain in zip(made(spec, length=length, chat=CHAT), alone, strict=True):
+        text = Bytes().decode(sample.prompt)
+        assert sample.chat and len(sample.prompt) + sample.max_new_tokens <= length
+        assert text == CHAT[0] + Bytes().decode(plain.prompt) + CHAT[1]
+
+
+def test_chat_without_a_template_is_refused():
+    with pytest.raises(tasks.TaskError, match=r"longbench\(chat=on\): this model has no chat"):
+        made("longbench(chat=on)")
 
 
 def test_the_first_line_counts_where_eval_py_takes_it_alone():
@@ -290,7 +314,7 @@ def test_letters_are_counted_by_difficulty_and_length():
         ["So **The correct answer is (A)**.", "The correct answer is C", "It is (C)"],
         strict=True,
     ):
-        assert sample.until == () and sample.chat and sample.max_new_tokens == 128
+        assert sample.until == () and sample.max_new_tokens == 128
         for score in task.score(sample, Output((), (), (), text)):
             found.setdefault(score.position, []).append(score.stats[0])
     assert found == {
