@@ -8,7 +8,7 @@ from harness.attention import Reading, read_shares, render_shares, render_shares
 from harness.bars import draw_bars
 from harness.errors import HarnessError
 from harness.figure import draw, require_matplotlib
-from harness.plan import Request, plan, resolve_device
+from harness.plan import Request, cuts, plan, resolve_device
 from harness.report import render_tables
 from harness.results import (
     Journal,
@@ -43,7 +43,7 @@ def measure(request: Request, out: Path, csv: Path | None, figure: Path | None) 
         if journal.torn:
             print(f"{journal.path}: an unfinished last line was dropped", file=sys.stderr)
         cells = plan(request, device)
-        print(f"device: {device}", file=sys.stderr)
+        print(f"device: {device}", *cuts(cells), sep="\n", file=sys.stderr)
 
         def write_table() -> None:
             write_atomically(out / TABLE, render_csv(rows_of(list(journal.records.values()))))

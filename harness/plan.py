@@ -2,6 +2,8 @@
 
 import hashlib
 import platform
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,12 +16,13 @@ import patches
 import tasks
 from harness.checkpoint import ATTENTION, Checkpoint, open_checkpoint
 from harness.errors import HarnessError, Unavailable
+from harness.lengths import render_length
 from harness.results import Row, cell_id
 from patches.base import Patch
 from tasks.base import Sample, Task
 from tasks.corpus import Corpus, load
 
-__all__ = ["Cell", "Request", "plan", "resolve_device"]
+__all__ = ["Cell", "Request", "cuts", "plan", "resolve_device"]
 
 NOT_COLUMNS = ("config", "parallel", "device")  # parts of the key that a row has not, or in words
 
@@ -197,6 +200,7 @@ class _Maker:
             better="",
             data=self.corpus.name,
             n_scored_tokens=sum(map(task.scored_tokens, samples)),
+            n_cut=sum(sample.cut != "" for sample in samples),
             metric_detail="",
             error="",
             device=_device_name(self.device),
@@ -204,6 +208,21 @@ class _Maker:
             code=_code(),
             cell=cell_id(key),
         )
+
+
+def cuts(cells: Sequence[Cell]) -> list[str]:
+    """What prompts of each task and length have lost, a line each where some have."""
+    first = {(cell.template.task, cell.template.context_length): cell for cell in cells}
+    lines = []
+    for (task, length), cell in first.items():
+        kinds = Counter(sample.cut for sample in cell.samples if sample.cut)
+        if kinds:
+            wording = f", {kinds['wording']} of them in question or instruction"
+            lines.append(
+                f"{task} at {render_length(length)}: {sum(kinds.values())} of {len(cell.samples)} "
+                f"prompts are too long and lose their middle{wording if kinds['wording'] else ''}"
+            )
+    return lines
 
 
 def _device_name(device: torch.device) -> str:

@@ -42,7 +42,8 @@ class Row:
 
     `cell` is the digest of all settings that the value depends on. `peak_memory_gib` is allocated
     memory on CUDA and the resident size of the process on CPU, in GiB. Failed cells have one row:
-    `status` oom, nan or error, no metric, and the reason in `error`.
+    `status` oom, nan or error, no metric, and the reason in `error`. `n_cut` counts the prompts
+    that lost a part because they were longer than the context length.
     """
 
     model: str
@@ -76,6 +77,7 @@ class Row:
     code: str
     cell: str
     batch: int = 1
+    n_cut: int = 0
 
 
 @dataclass(frozen=True)

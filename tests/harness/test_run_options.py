@@ -1,5 +1,6 @@
 """Runs of tasks that hide an answer, and of a trained length that is given."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +118,22 @@ def test_an_answer_is_the_text_before_the_first_of_its_ends(
     text: str, ends: tuple[str, ...], kept: str
 ) -> None:
     assert before_first(text, ends) == kept
+
+
+def test_prompts_that_lose_a_part_are_counted_in_the_row_and_said(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"input": "Who?", "context": "word " * count, "answers": ["Ann"], "all_classes": None}
+        for count in (10, 200, 200)
+    ]
+    given = tmp_path / "rows"
+    given.mkdir()
+    (given / "qasper.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = ["--task", "longbench(subset=qasper)", "--len", "500,4k", "--patch", "none"]
+    assert main(command(checkpoint, given, tmp_path / "out", *more)) == 0
+    said = capsys.readouterr().err
+    assert "at 500: 2 of 3 prompts are too long and lose their middle\n" in said
+    assert "at 4k" not in said
+    counts = {(row["context_length"], row["n_cut"]) for row in table(tmp_path / "out")}
+    assert counts == {("500", "2"), ("4096", "0")}
