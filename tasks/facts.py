@@ -82,6 +82,7 @@ class Facts(Task):
                     document=document.id,
                     prompt=prompt,
                     max_new_tokens=new,
+                    until=(),
                     reference=answer,
                 )
             )

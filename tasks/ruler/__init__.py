@@ -110,6 +110,7 @@ class Ruler(Task):
                         document=document.id,
                         prompt=prompt,
                         max_new_tokens=setting.prompts[part.family].new,
+                        until=(),
                         reference=SEPARATOR.join(references),
                         position=name,
                     )

@@ -42,7 +42,7 @@ def test_prompt_and_answer_fill_the_length_to_the_token(name):
     for length in (base, base + 97):
         for sample in made(name, length):
             assert len(sample.prompt) + sample.max_new_tokens == length
-            assert sample.max_new_tokens == OWN[PARTS[name].family].new
+            assert sample.max_new_tokens == OWN[PARTS[name].family].new and sample.until == ()
             assert sample.prompt[0] == 256 and 256 not in sample.prompt[1:]
 
 
