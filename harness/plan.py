@@ -19,7 +19,7 @@ from patches.base import Patch
 from tasks.base import Sample, Task
 from tasks.corpus import Corpus, load
 
-__all__ = ["Cell", "Request", "plan", "resolve_device"]
+__all__ = ["Cell", "Request", "environment", "plan", "resolve_device"]
 
 NOT_COLUMNS = ("config", "parallel", "device")  # parts of the key that a row has not, or in words
 
@@ -41,6 +41,8 @@ class Request:
         chunk: tokens a prefill forward; None for one forward.
         trained_length: tokens the models were trained at; None for what their configs say.
         batch: answers that are generated together.
+        retry: statuses of stored cells that are measured again.
+        shard: the cells i, i + N, i + 2 N, … of the grid are measured, as (i, N).
     """
 
     models: tuple[str, ...]
@@ -55,6 +57,8 @@ class Request:
     chunk: int | None
     trained_length: int | None = None
     batch: int = 1
+    retry: tuple[str, ...] = ()
+    shard: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,16 @@ class _Maker:
             code=_code(),
             cell=cell_id(key),
         )
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """The software and device that rows are measured with."""
+    return {
+        "device_name": _device_name(device),
+        "platform": platform.platform(),
+        "versions": _versions(),
+        "code": _code(),
+    }
 
 
 def _device_name(device: torch.device) -> str:
