@@ -149,7 +149,7 @@ class Journal:
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         host = re.sub(r"[^A-Za-z0-9.-]+", "-", platform.node())[:60]
         self.path = directory / JOURNALS / f"{started}-{host}-{os.getpid()}.jsonl"
-        self._size, self._files = 0, ExitStack()
+        self._size = self._header = 0
         try:
             with ExitStack() as files:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +157,7 @@ class Journal:
                 self.stored = Stored(directory)
                 self.stored.check()
                 self._file = self._open(self.path.name, os.O_RDWR | os.O_EXCL | os.O_APPEND, files)
+                files.callback(self._tidy)
                 self._write(encode({"run": {"started": started, "host": host, **(run or {})}}))
                 self._header = self._size
                 sync_directory(self.path.parent)
@@ -184,8 +185,6 @@ class Journal:
     ) -> None:
         """Close the files, which also ends the locks; a journal without a cell is taken away."""
         self._files.close()
-        if self._size == self._header:
-            self.path.unlink()
 
     def append(self, record: Record) -> None:
         """Store a finished cell for good.
@@ -231,6 +230,10 @@ class Journal:
             yield
         finally:
             fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, TABLE_LOCK)
+
+    def _tidy(self) -> None:
+        if self._size == self._header:
+            self.path.unlink()
 
     def _open(self, name: str, flags: int, files: ExitStack) -> int:
         file = os.open(self.path.parent / name, flags | os.O_CREAT, 0o644)

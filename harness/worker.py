@@ -1,7 +1,8 @@
 """A process that measures cells, so that one that crashes, hangs or is killed is a row.
 
-Both ends are here. Nothing heavy is imported before the process runs: its imports run beside those
-of the process that starts it.
+Both ends are here. The process is forked from a server that imports what is heavy, beside the one
+that reads the command line, and does nothing else: one that has ended is replaced within
+milliseconds, and finds no GPU and no thread in use.
 """
 
 import multiprocessing
@@ -11,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker", "serve"]
 
+PRELOAD = ["torch", "transformers", "harness.measure"]
+
 
 class Worker:
     """This side: hands out cells, and starts the process again when it has ended."""
@@ -36,17 +41,23 @@ class Worker:
         timeout: float | None = None,
         target: Callable[[Connection], None] | None = None,
     ) -> None:
-        """Start the process.
+        """Start the server that processes are forked from.
 
         Args:
             timeout: seconds that one cell may take, its model loaded; None for no limit.
-            target: what runs there; `serve` if None.
+            target: what runs in the process; `serve` if None.
         """
         self._timeout = timeout
         self._target = target or serve
+        self._process: ForkServerProcess | None = None
         self._sent: Checkpoint | None = None
-        self._began = 0.0
-        self._start()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits this
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __enter__(self) -> Self:
         """Return the worker itself."""
@@ -73,7 +84,6 @@ class Worker:
         try:
             return self._converse(cell, device, progress)
         except _Ended as problem:
-            self._start()
             row = replace(
                 cell.template,
                 status=problem.status,
@@ -84,6 +94,8 @@ class Worker:
 
     def _converse(self, cell: "Cell", device: "torch.device", progress: "Progress") -> Record:
         deadline, reason = None, ""
+        if self._process is None:
+            self._process = self._start()
         self._send(cell, device)
         while True:
             kind, value = self._receive(deadline, reason)
@@ -130,9 +142,7 @@ class Worker:
         Raises:
             HarnessError: it could not start, so that no cell could be measured.
         """
-        self._process.join()
-        code = self._process.exitcode or 0
-        self._end()
+        code = self._end(kill=False)
         if code < 0:
             hint = ", as when memory runs out" if code == -signal.SIGKILL else ""
             name = signal.Signals(-code).name
@@ -144,19 +154,26 @@ class Worker:
             )
         return _Ended("error", reason or f"its process ended with exit code {code}")
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=self._target, args=(other,))
-        self._process.start()
+    def _start(self) -> ForkServerProcess:
+        self._pipe, other = self._context.Pipe()
+        process = self._context.Process(target=self._target, args=(other,))
+        process.start()
         other.close()
         self._is_ready = False
         self._sent = None
+        return process
 
-    def _end(self) -> None:
-        self._process.kill()
+    def _end(self, kill: bool = True) -> int:
+        """Return the exit code of the process, ended here if it has not by itself."""
+        if self._process is None:
+            return 0
+        if kill:
+            self._process.kill()
         self._process.join()
+        code = self._process.exitcode or 0
         self._pipe.close()
+        self._process = None
+        return code
 
 
 class _Ended(Exception):
