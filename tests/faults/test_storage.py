@@ -21,7 +21,7 @@ FLIPS = 500
 
 
 def test_a_journal_torn_at_every_byte_of_its_last_lines_keeps_the_others(tmp_path: Path) -> None:
-    path = written(tmp_path, 5)
+    path = written(tmp_path, 3)
     content = path.read_bytes()
     ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
     for cut in range(ends[-4] + 1, len(content)):  # the last three

@@ -118,15 +118,22 @@ def descendants(parent: int) -> set[int]:
 def test_a_killed_command_leaves_no_process_behind(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    arguments = grid(checkpoint, data, tmp_path, list(range(64, 164)))
+    code = (
+        "import sys\n"
+        "from harness import cli, worker\n"
+        "from tests.faults import rig\n"
+        "worker.serve = rig.serve\n"
+        "cli.main(sys.argv[1:])\n"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments],
+        [sys.executable, "-c", code, *grid(checkpoint, data, tmp_path, [64, rig.HANG])],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     while not any(b',"rows":[' in path.read_bytes() for path in journals(tmp_path)):
         assert process.poll() is None
         time.sleep(0.01)
+    time.sleep(0.5)  # the second cell hangs
     below = descendants(process.pid)
     assert len(below) >= 2  # the server and its process
     os.kill(process.pid, signal.SIGKILL)
