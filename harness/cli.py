@@ -1,17 +1,24 @@
 """The command line: arguments in, one line for each mistake, exit codes. Imports no torch."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import patches
 import tasks
 from harness.errors import HarnessError, one_line
 from harness.lengths import parse_length, parse_lengths
 from harness.models import MODELS
-from harness.options import Parser, add_shared, check_shared
+from harness.options import Parser, add_shared, check_shared, parse_retry, parse_shard
+from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
+
+if TYPE_CHECKING:
+    from harness.worker import Worker
 
 __all__ = ["main"]
 
@@ -26,6 +33,9 @@ examples:
   python -m harness --model llama --patch ntk --len 32k
   python -m harness --model smollm2 --patch 'yarn(factor={2,4})' --len 16k --data books/
   python -m harness show attention --patch none,streaming --len 2k --figure attention.png
+
+the same command goes on where it stopped; started twice it shares the cells; failed cells are
+run again with --retry only; Ctrl-C finishes the cell under way, twice stops at once
 
 exit codes: 0 all cells done; 2 usage; 3 some cells failed (recorded as rows); 4 model or data not
 available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted"""
@@ -86,6 +96,10 @@ def _run_parser() -> Parser:
     add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
     add("--csv", type=Path, help="also write this command's rows to a file")
     add("--figure", type=Path, help="draw value against length as PNG")
+    add("--retry", default="", help=f"failed, or some of {','.join(FAILED)}: measure those again")
+    add("--shard", default="1/1", help="i/N: this part of the cells (default: all)")
+    add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
+    add("--in-process", action="store_true", help="measure in this process, not in one of its own")
     add_shared(parser)
     return parser
 
@@ -105,20 +119,41 @@ def _run(argv: list[str]) -> int:
     task_specs = split_specs(options.task)
     for spec in task_specs:
         tasks.parse(spec)
-    shared = check_shared(options)
-    from harness import commands
-    from harness.plan import Request
+    settings = check_shared(options) | {
+        "retry": parse_retry(options.retry),
+        "shard": parse_shard(options.shard),
+    }
+    with _measurer(options) as measurer:
+        from harness import commands
+        from harness.plan import Request
 
-    request = Request(
-        models=models,
-        tasks=tuple(task_specs),
-        lengths=lengths,
-        n=options.n,
-        seed=options.seed,
-        batch=options.batch,
-        **shared,
-    )
-    return commands.measure(request, options.out, options.csv, options.figure)
+        request = Request(
+            models=models,
+            tasks=tuple(task_specs),
+            lengths=lengths,
+            n=options.n,
+            seed=options.seed,
+            batch=options.batch,
+            **settings,
+        )
+        return commands.measure(request, options.out, options.csv, options.figure, measurer)
+
+
+def _measurer(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
+    """Start the process that measures first: it imports while this one does."""
+    timeout = options.cell_timeout
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
+    if options.in_process:
+        if timeout is not None:
+            raise HarnessError(
+                f"--cell-timeout {timeout:g} --in-process: this process cannot end its own cell; "
+                "leave one of them out"
+            )
+        return nullcontext()
+    from harness.worker import Worker
+
+    return Worker(timeout)
 
 
 def _list(argv: list[str]) -> int:

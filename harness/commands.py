@@ -2,23 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
 from harness.bars import draw_bars
 from harness.errors import HarnessError
 from harness.figure import draw, require_matplotlib
-from harness.plan import Request, cuts, plan, resolve_device
+from harness.journal import Journal, open_stored
+from harness.measure import InProcess
+from harness.plan import Request, cuts, environment, plan, resolve_device
 from harness.report import render_tables
-from harness.results import (
-    Journal,
-    Record,
-    read_journal,
-    render_csv,
-    rows_of,
-    write_atomically,
-)
-from harness.run import run
+from harness.results import Record, render_csv, rows_of, write_atomically
+from harness.run import Measurer, run
 
 __all__ = ["measure", "report", "show_attention"]
 
@@ -26,34 +22,50 @@ FAILED_CELLS = 3
 TABLE = "results.csv"
 
 
-def measure(request: Request, out: Path, csv: Path | None, figure: Path | None) -> int:
+def measure(
+    request: Request,
+    out: Path,
+    csv: Path | None,
+    figure: Path | None,
+    measurer: Measurer | None = None,
+) -> int:
     """Run what a request lacks, then print its tables; returns the exit code.
 
     Args:
         request: what the command line asks for.
-        out: directory of the journal and of results.csv.
+        out: directory of the journals and of results.csv.
         csv: where to write the rows of this command, besides.
         figure: where to draw this command's figure.
+        measurer: what runs the cells; this process if None.
 
     Raises:
         HarnessError: see `plan` and `run`.
     """
     device = resolve_device(request.device)
-    with Journal(out) as journal:
-        if journal.torn:
-            print(f"{journal.path}: an unfinished last line was dropped", file=sys.stderr)
-        cells = plan(request, device)
+    with Journal(out, asdict(request) | environment(device)) as journal:
+        for path in journal.stored.torn:
+            print(f"{path}: an unfinished last line is left out", file=sys.stderr)
+        index, parts = request.shard
+        cells = plan(request, device)[index - 1 :: parts]
         print(f"device: {device}", *cuts(cells), sep="\n", file=sys.stderr)
 
         def write_table() -> None:
-            write_atomically(out / TABLE, render_csv(rows_of(list(journal.records.values()))))
+            with journal.table_lock():
+                content = render_csv(rows_of(list(journal.records.values())))
+                write_atomically(out / TABLE, content)
 
-        records = run(cells, journal, device, write_table)
+        records = run(cells, journal, device, measurer or InProcess(), request.retry, write_table)
         write_table()
+    if parts > 1:
+        print(f"shard {index}/{parts}: {len(records)} cells; report {out} has all", file=sys.stderr)
     _outputs(records, (), csv, figure)
     failed = [record for record in records if record.status != "ok"]
     if failed:
-        print(f"{len(failed)} of {len(records)} cells failed; see {out / TABLE}", file=sys.stderr)
+        print(
+            f"{len(failed)} of {len(records)} cells failed; see {out / TABLE}; --retry failed "
+            "measures them again",
+            file=sys.stderr,
+        )
     return FAILED_CELLS if failed else 0
 
 
@@ -64,7 +76,9 @@ def report(
     figure: Path | None,
     threshold: float | None = None,
 ) -> None:
-    """Derive table, CSV and figure again from the journal of a directory.
+    """Derive table, CSV and figure again from the journals of a directory.
+
+    Damaged lines are left out of them, and reported at the end.
 
     Args:
         directory: the --out of a run.
@@ -74,17 +88,19 @@ def report(
         threshold: value of the first metric that a length must reach to count as usable.
 
     Raises:
-        ResultsError: no journal there, a corrupt one, or a file cannot be written.
+        ResultsError: no journal there, a damaged one, or a file cannot be written.
         HarnessError: a figure was asked for and matplotlib is missing.
     """
-    records = read_journal(directory)
+    stored = open_stored(directory)
     if figure is None:
         try:
             require_matplotlib()
             figure = directory / "figure.png"
         except HarnessError as error:
             print(f"no figure: {error}", file=sys.stderr)
+    records = list(stored.records.values())
     _outputs(records, metrics, csv or directory / TABLE, figure, threshold)
+    stored.check()
 
 
 def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> None:

@@ -2,15 +2,17 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 import patches
 from harness.errors import HarnessError, ResultsError
 from harness.lengths import parse_length
-from patches.spec import split_specs
+from harness.results import FAILED
+from patches.spec import did_you_mean, split_specs
 
-__all__ = ["Parser", "add_shared", "check_shared"]
+__all__ = ["Parser", "add_shared", "check_shared", "parse_retry", "parse_shard"]
 
 DTYPES = {
     "auto": "auto",
@@ -73,6 +75,35 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
         "chunk": chunk,
         "trained_length": trained_length,
     }
+
+
+def parse_retry(text: str) -> tuple[str, ...]:
+    """Read --retry: statuses by comma, `failed` for all of them, nothing for none.
+
+    Raises:
+        HarnessError: another word.
+    """
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        if name not in ("failed", *FAILED):
+            raise HarnessError(
+                f"--retry {text}: unknown status '{name}'; expected failed, or some of "
+                f"{', '.join(FAILED)}{did_you_mean(name, ['failed', *FAILED])}"
+            )
+    return FAILED if "failed" in names else tuple(names)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read --shard i/N.
+
+    Raises:
+        HarnessError: not two integers, or i not from 1 to N.
+    """
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    index, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= index <= parts:
+        raise HarnessError(f"--shard {text}: expected i/N with i from 1 to N, such as 1/2")
+    return index, parts
 
 
 def _check_target(path: Path) -> None:

@@ -22,7 +22,7 @@ from patches.base import Patch
 from tasks.base import Sample, Task
 from tasks.corpus import Corpus, load
 
-__all__ = ["Cell", "Request", "cuts", "plan", "resolve_device"]
+__all__ = ["Cell", "Request", "cuts", "environment", "plan", "resolve_device"]
 
 NOT_COLUMNS = ("config", "parallel", "device")  # parts of the key that a row has not, or in words
 
@@ -44,6 +44,8 @@ class Request:
         chunk: tokens a prefill forward; None for one forward.
         trained_length: tokens the models were trained at; None for what their configs say.
         batch: answers that are generated together.
+        retry: statuses of stored cells that are measured again.
+        shard: the cells i, i + N, i + 2 N, … of the grid are measured, as (i, N).
     """
 
     models: tuple[str, ...]
@@ -58,6 +60,8 @@ class Request:
     chunk: int | None
     trained_length: int | None = None
     batch: int = 1
+    retry: tuple[str, ...] = ()
+    shard: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,16 @@ def cuts(cells: Sequence[Cell]) -> list[str]:
                 f"prompts are too long and lose their middle{wording if kinds['wording'] else ''}"
             )
     return lines
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """The software and device that rows are measured with."""
+    return {
+        "device_name": _device_name(device),
+        "platform": platform.platform(),
+        "versions": _versions(),
+        "code": _code(),
+    }
 
 
 def _device_name(device: torch.device) -> str:

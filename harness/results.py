@@ -1,35 +1,35 @@
-"""`Row`, the one schema; the journal that survives kill -9; CSV tables derived from it."""
+"""`Row`, the one schema; its line in a journal, with a checksum; CSV tables derived from it."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
-import sys
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from harness.errors import ResultsError
 
 __all__ = [
-    "Journal",
+    "FAILED",
     "Record",
     "Row",
     "cell_id",
     "csv_cell",
-    "read_journal",
+    "decode",
+    "encode",
+    "is_whole",
     "render_csv",
     "rows_of",
+    "sync_directory",
     "write_atomically",
 ]
 
 SCHEMA = 1
-JOURNAL = "journal.jsonl"
+FAILED = ("oom", "killed", "timeout", "nan", "error")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 Scores = dict[
     str, Any
@@ -42,8 +42,9 @@ class Row:
 
     `cell` is the digest of all settings that the value depends on. `peak_memory_gib` is allocated
     memory on CUDA and the resident size of the process on CPU, in GiB. Failed cells have one row:
-    `status` oom, nan or error, no metric, and the reason in `error`. `n_cut` counts the prompts
-    that lost a part because they were longer than the context length.
+    `status` is one of FAILED, no metric, and the reason in `error`. The peak of a cell whose
+    process ended is not known and 0. `n_cut` counts the prompts that lost a part because they were
+    longer than the context length.
     """
 
     model: str
@@ -90,7 +91,7 @@ class Record:
 
     @property
     def status(self) -> str:
-        """ok, oom, nan or error."""
+        """ok, or one of FAILED."""
         return self.rows[0].status
 
 
@@ -100,129 +101,41 @@ def cell_id(key: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _encode(record: Record) -> bytes:
-    body = {"schema": SCHEMA, **asdict(record)}
+def encode(body: dict[str, Any]) -> bytes:
+    """A line of a journal: `crc32 json`."""
+    body = {"schema": SCHEMA, **body}
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _decode(line: bytes, where: str) -> Record:
+def is_whole(line: bytes) -> bool:
+    """Whether a line without its end matches its checksum."""
     checksum, _, text = line.partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(text):
-        raise ResultsError(
-            f"{where}: the line does not match its checksum; restore the file from a copy, or "
-            "choose another --out"
-        )
-    body = json.loads(text)
-    if body["schema"] != SCHEMA:
-        raise ResultsError(
-            f"{where}: written by another version (schema {body['schema']}, this one reads "
-            f"{SCHEMA}); use that version or choose another --out"
-        )
-    rows = tuple(Row(**row) for row in body["rows"])
-    return Record(body["key"], rows, tuple(body["samples"]))
+    return checksum == b"%08x" % zlib.crc32(text)
 
 
-def _parse(content: bytes, path: Path) -> tuple[dict[str, Record], int]:
-    """Return the records by cell, the newest of each, and how many bytes are whole lines."""
-    whole = content.rfind(b"\n") + 1
-    records: dict[str, Record] = {}
-    for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
-        record = _decode(line, f"{path}:{number}")
-        records[cell_id(record.key)] = record
-    return records, whole
-
-
-def read_journal(directory: Path) -> list[Record]:
-    """Read all finished cells of a directory; a torn last line is left out.
+def decode(line: bytes, where: str) -> Record | None:
+    """Read a line of a journal; None for one that describes a run.
 
     Raises:
-        ResultsError: no journal there, or a line that does not match its checksum.
+        ResultsError: the line was altered, or written by another version.
     """
-    path = directory / JOURNAL
+    if not is_whole(line):
+        raise ResultsError(
+            f"{where}: the line does not match its checksum; restore the file from a copy, or "
+            "delete that line, and its cell is measured again"
+        )
+    body = json.loads(line[9:])
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        if body["schema"] != SCHEMA:
+            raise KeyError(body["schema"])
+        if "run" in body:
+            return None
+        return Record(body["key"], tuple(Row(**row) for row in body["rows"]), (*body["samples"],))
+    except (KeyError, TypeError):
         raise ResultsError(
-            f"{path}: cannot be read ({error.strerror}); expected the --out of a run"
-        ) from None
-    return list(_parse(content, path)[0].values())
-
-
-class Journal:
-    """Append-only store of finished cells, locked while open.
-
-    A line is `crc32 json`, written by one `write` and synced before the cell counts as finished.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        """Open or create the journal of a directory, waiting for another run to leave it.
-
-        Raises:
-            ResultsError: the directory cannot be written, or its journal is corrupt.
-        """
-        self.path = directory / JOURNAL
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._lock()
-            sync_directory(directory)
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise ResultsError(
-                f"--out {directory}: cannot be written ({error.strerror}); give another directory"
-            ) from None
-        try:
-            self.records, self._size = _parse(content, self.path)
-            self.torn = len(content) - self._size
-            if self.torn:
-                os.ftruncate(self._file, self._size)
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    def __enter__(self) -> Self:
-        """Return the journal itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file, which also unlocks it."""
-        os.close(self._file)
-
-    def append(self, record: Record) -> None:
-        """Store a finished cell for good.
-
-        Raises:
-            ResultsError: the line was not written as a whole; what was is taken off again.
-        """
-        line = _encode(record)
-        try:
-            written = os.write(self._file, line)
-            os.fsync(self._file)
-        except OSError as error:
-            self._undo(error.strerror or type(error).__name__)
-        if written != len(line):
-            self._undo(f"{written} of {len(line)} bytes written")
-        self._size += len(line)
-        self.records[cell_id(record.key)] = record
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting: another run writes to {self.path}", file=sys.stderr, flush=True)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def _undo(self, reason: str) -> None:
-        os.ftruncate(self._file, self._size)
-        raise ResultsError(
-            f"{self.path}: cannot be written ({reason}); finished cells are safe, make room and "
-            "run the same command again"
+            f"{where}: written by another version (schema {body.get('schema')}, this one reads "
+            f"{SCHEMA}); use that version or choose another --out"
         ) from None
 
 

@@ -1,206 +1,151 @@
-"""The loop: model x task x length x patch -> samples -> engine -> scores -> rows in the journal."""
+"""The loop: claimed cells -> a process that measures -> records in the journal."""
 
-import math
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
-from harness.engine import Engine
-from harness.errors import HarnessError, NonFinite
-from harness.generate import Prompt, generate
+from harness.journal import Journal
 from harness.lengths import render_length
-from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
+from harness.measure import Progress
 from harness.plan import Cell
-from harness.results import Journal, Record, Row, Scores
-from patches import PatchError
-from patches.apply import apply
-from tasks import TaskError
-from tasks.base import Output, Sample, Tokenizer
-from tasks.metrics import METRICS, interval
+from harness.results import Record
+from tasks.base import Sample
 
-__all__ = ["before_first", "run"]
+__all__ = ["Measurer", "run"]
+
+POLL = 0.3  # seconds between looks at cells that other processes hold
+
+
+class Measurer(Protocol):
+    """What measures a cell: a process of its own, or this one."""
+
+    def measure(self, cell: Cell, device: torch.device, progress: Progress) -> Record:
+        """Run a cell; what can go wrong with it becomes the status of its row."""
 
 
 def run(
     cells: Sequence[Cell],
     journal: Journal,
     device: torch.device,
+    measurer: Measurer,
+    retry: Collection[str] = (),
     stored: Callable[[], None] = lambda: None,
 ) -> list[Record]:
-    """Measure the cells that the journal lacks or has as failed; return the records of all.
+    """Measure the cells that no journal of the directory has; return the records of all.
+
+    Cells that another process is measuring are left to it and waited for; if it ends before them,
+    they are measured here.
 
     Args:
         cells: what to measure, in order; cells of one model stand together.
         journal: where each record goes as soon as its cell ends.
         device: where the models run.
+        measurer: what runs a cell.
+        retry: statuses of stored cells that are measured again.
         stored: called after each append.
 
     Raises:
         Unavailable: a checkpoint is damaged.
         DoesNotFit: the weights need more memory than the device has.
         ResultsError: a record cannot be stored.
+        KeyboardInterrupt: Ctrl-C, after the cell under way; at once when pressed again.
     """
-    missing = [cell for cell in cells if not _done(journal, cell)]
+    missing = [cell for cell in cells if not _done(journal, cell, retry)]
     _remark(cells, missing, journal)
     work = sum(_steps(sample) for cell in missing for sample in cell.samples)
     with tqdm(total=work, unit="pass", file=sys.stderr, disable=None) as bar:
-        done = 0
-        for _, group in groupby(missing, key=lambda cell: cell.checkpoint.name):
-            batch = list(group)
-            checkpoint, row = batch[0].checkpoint, batch[0].template
-            model = checkpoint.load(getattr(torch, row.dtype), device)
-            engine = Engine(model, row.chunk, device, checkpoint.tokenizer.bos_id)
-            for cell in batch:
-                bar.set_description(_label(cell))
-                record = _Measurement(cell, engine, bar).record()
+        for done, cell in enumerate(_claimed(missing, journal, bar), 1):
+            bar.set_description(_label(cell))
+            with _Patience():
+                record = measurer.measure(cell, device, _Shown(bar))
                 journal.append(record)
                 stored()
-                done += 1
-                _progress(bar, f"[{done}/{len(missing)}]", cell, record)
-            del model, engine
-            free(device)
+            _progress(bar, f"[{done}/{len(missing)}]", cell, record)
     return [journal.records[cell.template.cell] for cell in cells]
 
 
-@dataclass(frozen=True)
-class _Measurement:
-    """The measuring of one cell."""
-
-    cell: Cell
-    engine: Engine
-    bar: Any
-
-    def record(self) -> Record:
-        """Run the cell; what can go wrong with a cell becomes the status of its row."""
-        cell, device = self.cell, self.engine.device
-        free(device)
-        reset_peak(device)
-        start, status, error, samples = time.perf_counter(), "ok", "", []
-        row = cell.template
-        try:
-            with apply(
-                self.engine.model, cell.patch, row.context_length, row.trained_length
-            ) as applied:
-                row = replace(row, attention=applied.attention)
-                for note in applied.notes:
-                    _say(self.bar, note)
-                texts = self._texts(applied.keep)
-                samples = [
-                    self._scores(sample, applied.keep, answer)
-                    for sample, answer in zip(cell.samples, texts, strict=True)
-                ]
-        except NonFinite as problem:
-            status, error = "nan", str(problem)
-        except (PatchError, TaskError, HarnessError) as problem:
-            status, error = "error", str(problem)
-        except (RuntimeError, MemoryError) as problem:
-            if not is_out_of_memory(problem):
-                raise
-            status, error = "oom", str(problem) or "out of memory"
-        row = replace(
-            row,
-            status=status,
-            error=" ".join(error.split())[:300],
-            seconds=round(time.perf_counter() - start, 3),
-            peak_memory_gib=round(peak_gib(device), 3),
-        )
-        if status != "ok":
-            return Record(cell.key, (row,), ())
-        return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
-
-    def _texts(self, keep: int | None) -> Iterator[tuple[list[int], str]]:
-        """Generated tokens and text of each sample, where it asks for some."""
-        tokenizer, samples = self.cell.checkpoint.tokenizer, self.cell.samples
-        asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
-        made = generate(self.engine, asked, keep, self.cell.template.batch)
-        for sample in samples:
-            if not sample.max_new_tokens:
-                yield [], ""
+def _claimed(cells: Sequence[Cell], journal: Journal, bar: Any) -> Iterator[Cell]:
+    """Yield each cell that no other process measures, locked for as long as it is out."""
+    before = {cell.template.cell: journal.records.get(cell.template.cell) for cell in cells}
+    said = False
+    while cells:
+        busy = []
+        for cell in cells:
+            name = cell.template.cell
+            if not journal.claim(name):
+                busy.append(cell)
                 continue
-            tokens = next(made)
-            self.bar.update()
-            yield tokens, before_first(tokenizer.decode(tokens), sample.until or ())
-
-    def _scores(self, sample: Sample, keep: int | None, answer: tuple[list[int], str]) -> Scores:
-        nll, hits = [], []
-        for one in sample.passes:
-            pass_nll, pass_hits = self.engine.score(one.tokens, one.score_from, keep)
-            nll.append(pass_nll)
-            hits.append(pass_hits)
-            self.bar.update()
-        tokens, text = answer
-        output = Output(tuple(nll), tuple(hits), tuple(tokens), text)
-        scores = [
-            [score.metric, score.position, list(score.stats)]
-            for score in self.cell.task.score(sample, output)
-        ]
-        return {
-            "id": sample.id,
-            "document": sample.document,
-            "tokens": sample.tokens,
-            "depth": sample.depth,
-            "text": text,
-            "scores": scores,
-        }
+            try:
+                journal.refresh()
+                if journal.records.get(name) is before[name]:
+                    yield cell
+                else:
+                    bar.update(sum(map(_steps, cell.samples)))
+            finally:
+                journal.release(name)
+        if len(busy) == len(cells):
+            if not said:
+                _say(bar, f"waiting for {len(busy)} cells that another process measures")
+            said = True
+            time.sleep(POLL)
+        cells = busy
 
 
-def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
-    until = sample.until
-    if until is None:
-        return Prompt(sample.prompt, sample.max_new_tokens)
+class _Patience:
+    """Lets what is under way finish after Ctrl-C; a second one stops it at once."""
 
-    def ended(tokens: list[int]) -> bool:
-        return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
+    def __enter__(self) -> None:
+        self._asked = False
+        self._before = signal.signal(signal.SIGINT, self._ask)
 
-    return Prompt(sample.prompt, sample.max_new_tokens, ended)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        if self._asked and error is None:
+            raise KeyboardInterrupt
 
-
-def before_first(text: str, ends: Sequence[str]) -> str:
-    """The text before the first of some strings."""
-    return text[: min((text.index(end) for end in ends if end in text), default=len(text))]
-
-
-def _rows(row: Row, samples: Sequence[Scores]) -> Iterator[Row]:
-    """One row a metric and position, with the interval over documents."""
-    places = dict.fromkeys(
-        (metric, position) for sample in samples for metric, position, _ in sample["scores"]
-    )
-    for metric, position in places:
-        scored = [
-            (stats, str(sample["document"]))
-            for sample in samples
-            for name, place, stats in sample["scores"]
-            if (name, place) == (metric, position)
-        ]
-        stats, documents = zip(*scored, strict=True)
-        value, low, high = interval(metric, stats, documents, row.seed)
-        yield replace(
-            row,
-            metric=metric,
-            position=position,
-            n=len(set(documents)),
-            value=value,
-            ci_low=None if math.isnan(low) else low,
-            ci_high=None if math.isnan(high) else high,
-            better=METRICS[metric].better,
-            metric_detail=METRICS[metric].detail,
-        )
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        note = b"\nfinishing the cell under way; Ctrl-C again stops at once\n"
+        os.write(2, note)  # print may be at work just now
 
 
-def _done(journal: Journal, cell: Cell) -> bool:
+class _Shown:
+    """The progress of a cell, on the bar."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def step(self) -> None:
+        self._bar.update()
+
+    def say(self, text: str) -> None:
+        _say(self._bar, text)
+
+
+def _done(journal: Journal, cell: Cell, retry: Collection[str] = ()) -> bool:
     record = journal.records.get(cell.template.cell)
-    return record is not None and record.status == "ok"
+    return record is not None and record.status not in retry
 
 
 def _remark(cells: Sequence[Cell], missing: Sequence[Cell], journal: Journal) -> None:
     """Say how much is taken from the journal, and whether other code measured it."""
-    reused = [journal.records[cell.template.cell] for cell in cells if _done(journal, cell)]
+    absent = {cell.template.cell for cell in missing}
+    names = [cell.template.cell for cell in cells if cell.template.cell not in absent]
+    reused = [journal.records[name] for name in names]
     if not reused:
         return
     row = cells[0].template
@@ -209,7 +154,8 @@ def _remark(cells: Sequence[Cell], missing: Sequence[Cell], journal: Journal) ->
     )
     note = f", {others} of them measured by other versions of code or libraries" if others else ""
     print(
-        f"{len(reused)} of {len(cells)} cells are in {journal.path}{note}; {len(missing)} to run",
+        f"{len(reused)} of {len(cells)} cells are in {journal.directory}{note}; "
+        f"{len(missing)} to run",
         file=sys.stderr,
     )
 

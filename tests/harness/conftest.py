@@ -43,12 +43,17 @@ def save(directory: Path, seed: int = 0) -> Path:
 
 def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
     fixed = ["--model", str(model), "--data", str(data), "--out", str(out), "--device", "cpu"]
-    return [*fixed, "--len", "64,128", "--patch", "none,truncate", *more]
+    grid = ["--len", "64,128", "--patch", "none,truncate"]
+    return [*fixed, *grid, "--in-process", *more]
 
 
 def table(out: Path) -> list[dict[str, str]]:
     with (out / "results.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def journals(out: Path) -> list[Path]:
+    return sorted((out / "journal").glob("*.jsonl"))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from harness.checkpoint import open_checkpoint
 from harness.cli import main
 from tasks.corpus import load
+from tests.harness.conftest import journals
 
 LENGTH = ["--len", "1k", "--n", "2", "--device", "cpu"]
 
@@ -43,11 +44,11 @@ def test_the_same_model_finds_its_keys_cheap_and_cut_off_from_them_dear(
 def test_the_own_keys_are_those_that_the_command_writes(keys: Path, tmp_path: Path) -> None:
     spec = ["--task", "ppl(protocol=longppl)", "--patch", "rerope+logn", *LENGTH]
     for name, data in (("own", []), ("given", ["--data", str(keys)])):
-        assert main([*spec, *data, "--out", str(tmp_path / name)]) == 0
+        assert main([*spec, *data, "--in-process", "--out", str(tmp_path / name)]) == 0
     own, given = (
         {
             metric: tuple(stats)
-            for line in (tmp_path / name / "journal.jsonl").read_text().splitlines()[-1:]
+            for line in journals(tmp_path / name)[0].read_text().splitlines()[-1:]
             for sample in json.loads(line[line.index("{") :])["samples"][:1]
             for metric, _, stats in sample["scores"]
         }

@@ -1,16 +1,19 @@
 import dataclasses
 import errno
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from harness.errors import ResultsError
-from harness.results import Journal, Record, Row, cell_id, read_journal, render_csv
+from harness.journal import Journal, read_journal
+from harness.results import Record, Row, cell_id, encode, render_csv
 
 ROW = Row(
     model="small",
@@ -50,8 +53,9 @@ REQUIRED = (
 )
 WRITER = """
 import sys
+import zlib
 from pathlib import Path
-from harness.results import Journal
+from harness.journal import Journal
 from tests.harness.test_results import record
 with Journal(Path(sys.argv[1])) as journal:
     for number in range(len(journal.records), 10**6):
@@ -71,7 +75,8 @@ def written(directory: Path, count: int) -> Path:
     with Journal(directory) as journal:
         for number in range(count):
             journal.append(record(number))
-    return directory / "journal.jsonl"
+    (path,) = (directory / "journal").glob("*.jsonl")
+    return path
 
 
 def test_header_begins_with_the_promised_columns() -> None:
@@ -108,34 +113,40 @@ def test_a_later_record_of_the_same_cell_wins(tmp_path: Path) -> None:
     assert [one.status for one in read_journal(tmp_path)] == ["ok"]
 
 
-def test_a_line_torn_at_any_byte_is_dropped_and_the_next_append_is_valid(tmp_path: Path) -> None:
-    path = written(tmp_path, 3)
-    content = path.read_bytes()
-    start = content.rfind(b"\n", 0, -1) + 1
-    for cut in range(start + 1, len(content), 7):
-        path.write_bytes(content[:cut])
-        assert len(read_journal(tmp_path)) == 2
+def test_a_failed_record_never_hides_one_that_is_ok(tmp_path: Path) -> None:
+    failed = Record(record(0).key, (dataclasses.replace(record(0).rows[0], status="oom"),), ())
+    for one in (record(0), failed):  # two journals
         with Journal(tmp_path) as journal:
-            assert (len(journal.records), journal.torn) == (2, cut - start)
-            journal.append(record(9))
-        assert [one.rows[0].context_length for one in read_journal(tmp_path)] == [0, 1, 9]
+            journal.append(one)
+    assert [one.status for one in read_journal(tmp_path)] == ["ok"]
 
 
-def test_a_flipped_bit_never_gives_a_wrong_number(tmp_path: Path) -> None:
-    path = written(tmp_path, 3)
-    content = path.read_bytes()
-    whole = read_journal(tmp_path)
-    draw = random.Random(0)
-    for _ in range(300):
-        place = draw.randrange(len(content) - 1)
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged)
-        with pytest.raises(ResultsError, match="checksum") as caught:
+def test_the_first_line_says_what_was_asked_for_and_an_empty_journal_is_taken_away(
+    tmp_path: Path,
+) -> None:
+    with Journal(tmp_path, {"patches": ["none"]}) as journal:
+        assert b'"run":{' in journal.path.read_bytes()
+        assert b'"patches":["none"]' in journal.path.read_bytes()
+    assert not journal.path.exists()
+
+
+def test_the_journal_of_a_single_process_stays_readable(tmp_path: Path) -> None:
+    lines = [encode(dataclasses.asdict(record(number))) for number in range(2)]
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
+    written(tmp_path, 3)
+    assert read_journal(tmp_path) == [record(number) for number in range(3)]
+
+
+def test_a_line_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, 1)
+    body = dataclasses.asdict(record(1))
+    for wrong in ({**body, "schema": 2}, {**body, "rows": [{**body["rows"][0], "new": 1}]}):
+        text = json.dumps({"schema": 1, **wrong}).encode()
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] + line)
+        with pytest.raises(ResultsError, match=r"jsonl:2: written by another version") as caught:
             read_journal(tmp_path)
         assert caught.value.exit_code == 6
-    path.write_bytes(content[:-1] + b"\x0b")  # the last line end: that line counts as torn
-    assert read_journal(tmp_path) == whole[:2]
 
 
 def test_a_short_write_is_an_error_and_leaves_no_half_line(

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import run as run_module
+from harness import measure
 from harness.cli import main
+from harness.errors import NonFinite
+from harness.journal import read_journal
 from harness.plan import Request, plan
-from harness.results import read_journal
-from tests.harness.conftest import command, save, table
+from tests.harness.conftest import command, journals, save, table
 
 CPU = torch.device("cpu")
 
@@ -75,10 +76,11 @@ def test_the_same_command_again_runs_nothing(
 ) -> None:
     arguments = command(checkpoint, data, tmp_path)
     assert main(arguments) == 0
-    before = [(tmp_path / name).read_bytes() for name in ("journal.jsonl", "results.csv")]
+    before = [path.read_bytes() for path in (*journals(tmp_path), tmp_path / "results.csv")]
     first = capsys.readouterr().out
     assert main(arguments) == 0
-    assert [(tmp_path / name).read_bytes() for name in ("journal.jsonl", "results.csv")] == before
+    after = [path.read_bytes() for path in (*journals(tmp_path), tmp_path / "results.csv")]
+    assert after == before
     captured = capsys.readouterr()
     assert "4 of 4 cells are in" in captured.err
     assert captured.out == first
@@ -110,13 +112,13 @@ def test_corrupt_results_end_in_exit_code_6(
 ) -> None:
     arguments = command(checkpoint, data, tmp_path)
     assert main(arguments) == 0
-    path = tmp_path / "journal.jsonl"
+    (path,) = journals(tmp_path)
     content = bytearray(path.read_bytes())
     content[40] ^= 1
     path.write_bytes(content)
     capsys.readouterr()
     assert main(arguments) == 6
-    assert "journal.jsonl:1: the line does not match its checksum" in capsys.readouterr().err
+    assert ".jsonl:1: the line does not match its checksum" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_weights_config_tokenizer_and_data_are_in_the_key(tmp_path: Path, data: 
     assert len(seen) == 5
 
 
-def test_nan_weights_give_a_row_and_exit_code_3_and_are_tried_again(
+def test_nan_weights_give_a_row_and_exit_code_3(
     own_checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     path = own_checkpoint / "model.safetensors"
@@ -175,13 +177,70 @@ def test_nan_weights_give_a_row_and_exit_code_3_and_are_tried_again(
     tensors["model.norm.weight"][3] = float("nan")
     save_file(tensors, path, metadata={"format": "pt"})
     out = tmp_path / "out"
-    for _ in range(2):
-        assert main(command(own_checkpoint, data, out, "--patch", "none,dca")) == 3
+    assert main(command(own_checkpoint, data, out, "--patch", "none,dca")) == 3
     rows = table(out)
     assert [row["status"] for row in rows] == ["nan"] * 4
     assert [row["value"] for row in rows] == [""] * 4
     assert "at position" in rows[0]["error"]
-    assert len((out / "journal.jsonl").read_bytes().splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("retry", "measured"), [((), 0), (("--retry", "nan"), 2), (("--retry", "failed"), 4)]
+)
+def test_failed_cells_are_measured_again_on_request_only(
+    retry: tuple[str, ...],
+    measured: int,
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: object, tokens: list[int], *_: object) -> object:
+        raise NonFinite("nan") if len(tokens) == 64 else MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measure.Engine, "score", fail)
+        assert main(command(checkpoint, data, tmp_path)) == 3
+    assert {row["status"] for row in table(tmp_path)} == {"nan", "oom"}
+    assert main(command(checkpoint, data, tmp_path, *retry)) == (0 if measured == 4 else 3)
+    assert [one.status for one in read_journal(tmp_path)].count("ok") == measured
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--retry", "oomm"], "--retry oomm: unknown status 'oomm'; expected failed, or some of"),
+        (["--retry", "ok"], "--retry ok"),
+        (["--shard", "0/2"], "--shard 0/2: expected i/N"),
+        (["--shard", "3/2"], "--shard 3/2"),
+        (["--shard", "1"], "--shard 1"),
+        (["--cell-timeout", "0"], "--cell-timeout 0: expected seconds above 0"),
+        (["--cell-timeout", "nan"], "--cell-timeout nan"),
+        (["--cell-timeout", "9"], "--in-process"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    more: list[str],
+    words: str,
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(command(checkpoint, data, tmp_path, *more)) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_shards_are_parts_that_make_the_whole(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shard, count in (("1/3", 2), ("3/3", 3), ("2/3", 4)):
+        assert main(command(checkpoint, data, tmp_path, "--shard", shard)) == 0
+        assert f"shard {shard}" in capsys.readouterr().err
+        assert len(read_journal(tmp_path)) == count
+    assert len(journals(tmp_path)) == 3
+    assert main(command(checkpoint, data, tmp_path)) == 0
+    assert "0 to run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,14 +258,14 @@ def test_a_cell_out_of_memory_does_not_stop_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    score = run_module.Engine.score
+    score = measure.Engine.score
 
     def fail(self: object, tokens: object, score_from: int, keep: int | None = None) -> object:
         if keep is None and len(tokens) == 128:  # type: ignore[arg-type]
             raise problem
         return score(self, tokens, score_from, keep)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_module.Engine, "score", fail)
+    monkeypatch.setattr(measure.Engine, "score", fail)
     assert main(command(checkpoint, data, tmp_path)) == 3
     found = {(row["patch"], row["context_length"]): row["status"] for row in table(tmp_path)}
     assert found["none", "128"] == "oom"
@@ -219,7 +278,7 @@ def test_another_exception_of_torch_is_not_taken_for_oom(
     def fail(*args: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(run_module.Engine, "score", fail)
+    monkeypatch.setattr(measure.Engine, "score", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         main(command(checkpoint, data, tmp_path))
 
@@ -227,7 +286,7 @@ def test_another_exception_of_torch_is_not_taken_for_oom(
 def test_ctrl_c_ends_with_130_and_an_intact_journal(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score, calls = run_module.Engine.score, []
+    score, calls = measure.Engine.score, []
 
     def interrupted(self: object, *args: object) -> object:
         calls.append(args)
@@ -236,7 +295,7 @@ def test_ctrl_c_ends_with_130_and_an_intact_journal(
         return score(self, *args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.Engine, "score", interrupted)
+        patched.setattr(measure.Engine, "score", interrupted)
         assert main(command(checkpoint, data, tmp_path)) == 130
     assert len(read_journal(tmp_path)) == 1
     assert main(command(checkpoint, data, tmp_path)) == 0
@@ -254,8 +313,7 @@ def test_kill_9_in_a_run_resumes_to_the_same_numbers(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    journal = killed / "journal.jsonl"
-    while process.poll() is None and (not journal.exists() or b"\n" not in journal.read_bytes()):
+    while process.poll() is None and not any(b'"rows"' in p.read_bytes() for p in journals(killed)):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()

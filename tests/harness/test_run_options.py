@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import run as run_module
+from harness import measure
 from harness.cli import main
 from harness.generate import Prompt
-from harness.run import before_first
+from harness.measure import before_first
 from tests.harness.conftest import command, make_tokenizer, table
 
 
@@ -31,7 +31,7 @@ def test_hidden_answers_are_scored_by_depth_and_drawn(
             known = found is not None and found.start() > 0.45 * len(text)
             yield tokenizer.encode(found[1])[:new] if found and known else [0] * new
 
-    monkeypatch.setattr(run_module, "generate", answers)
+    monkeypatch.setattr(measure, "generate", answers)
     out, png = tmp_path / "out", tmp_path / "f.png"
     one = data / "0.txt"
     more = ["--task", "passkey,needle", "--n", "7", "--len", "600,700", "--figure", str(png)]

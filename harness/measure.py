@@ -1,0 +1,193 @@
+"""One cell measured: model and patch on samples, scores, rows; what fails becomes a status."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from harness.engine import Engine
+from harness.errors import HarnessError, NonFinite
+from harness.generate import Prompt, generate
+from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
+from harness.plan import Cell
+from harness.results import Record, Row, Scores
+from patches import PatchError
+from patches.apply import apply
+from tasks import TaskError
+from tasks.base import Output, Sample, Tokenizer
+from tasks.metrics import METRICS, interval
+
+__all__ = ["InProcess", "Progress", "before_first"]
+
+
+class Progress(Protocol):
+    """Who hears how far a cell is."""
+
+    def step(self) -> None:
+        """One pass over a sample is done."""
+
+    def say(self, text: str) -> None:
+        """Show a note."""
+
+
+class InProcess:
+    """Measures cells in this process; the model of the last one stays loaded."""
+
+    def __init__(self) -> None:
+        """Begin without a model."""
+        self._engine: Engine | None = None
+        self._loaded: tuple[object, ...] = ()
+
+    def measure(self, cell: Cell, device: torch.device, progress: Progress) -> Record:
+        """Run a cell; what can go wrong with a cell becomes the status of its row.
+
+        Raises:
+            Unavailable: the checkpoint is damaged.
+            DoesNotFit: the weights need more memory than the device has.
+        """
+        return _Measurement(cell, self.load(cell, device), progress).record()
+
+    def load(self, cell: Cell, device: torch.device) -> Engine:
+        """Return an engine with the cell's model, loaded unless the last cell had the same.
+
+        Raises:
+            Unavailable: the checkpoint is damaged.
+            DoesNotFit: the weights need more memory than the device has.
+        """
+        checkpoint, row = cell.checkpoint, cell.template
+        wanted = (checkpoint.directory, row.weights, row.dtype, row.chunk, device)
+        if self._engine is None or self._loaded != wanted:
+            self._engine = None
+            free(device)
+            model = checkpoint.load(getattr(torch, row.dtype), device)
+            self._engine = Engine(model, row.chunk, device, checkpoint.tokenizer.bos_id)
+            self._loaded = wanted
+        return self._engine
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """The measuring of one cell."""
+
+    cell: Cell
+    engine: Engine
+    progress: Progress
+
+    def record(self) -> Record:
+        """Run the cell; what can go wrong with it becomes the status of its row."""
+        cell, device = self.cell, self.engine.device
+        free(device)
+        reset_peak(device)
+        start, status, error, samples = time.perf_counter(), "ok", "", []
+        row = cell.template
+        try:
+            with apply(
+                self.engine.model, cell.patch, row.context_length, row.trained_length
+            ) as applied:
+                row = replace(row, attention=applied.attention)
+                for note in applied.notes:
+                    self.progress.say(note)
+                texts = self._texts(applied.keep)
+                samples = [
+                    self._scores(sample, applied.keep, answer)
+                    for sample, answer in zip(cell.samples, texts, strict=True)
+                ]
+        except NonFinite as problem:
+            status, error = "nan", str(problem)
+        except (PatchError, TaskError, HarnessError) as problem:
+            status, error = "error", str(problem)
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            status, error = "oom", str(problem) or "out of memory"
+        row = replace(
+            row,
+            status=status,
+            error=" ".join(error.split())[:300],
+            seconds=round(time.perf_counter() - start, 3),
+            peak_memory_gib=round(peak_gib(device), 3),
+        )
+        if status != "ok":
+            return Record(cell.key, (row,), ())
+        return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
+
+    def _texts(self, keep: int | None) -> Iterator[tuple[list[int], str]]:
+        """Generated tokens and text of each sample, where it asks for some."""
+        tokenizer, samples = self.cell.checkpoint.tokenizer, self.cell.samples
+        asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
+        made = generate(self.engine, asked, keep, self.cell.template.batch)
+        for sample in samples:
+            if not sample.max_new_tokens:
+                yield [], ""
+                continue
+            tokens = next(made)
+            self.progress.step()
+            yield tokens, before_first(tokenizer.decode(tokens), sample.until or ())
+
+    def _scores(self, sample: Sample, keep: int | None, answer: tuple[list[int], str]) -> Scores:
+        nll, hits = [], []
+        for one in sample.passes:
+            pass_nll, pass_hits = self.engine.score(one.tokens, one.score_from, keep)
+            nll.append(pass_nll)
+            hits.append(pass_hits)
+            self.progress.step()
+        tokens, text = answer
+        output = Output(tuple(nll), tuple(hits), tuple(tokens), text)
+        scores = [
+            [score.metric, score.position, list(score.stats)]
+            for score in self.cell.task.score(sample, output)
+        ]
+        return {
+            "id": sample.id,
+            "document": sample.document,
+            "tokens": sample.tokens,
+            "depth": sample.depth,
+            "text": text,
+            "scores": scores,
+        }
+
+
+def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
+    until = sample.until
+    if until is None:
+        return Prompt(sample.prompt, sample.max_new_tokens)
+
+    def ended(tokens: list[int]) -> bool:
+        return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
+
+    return Prompt(sample.prompt, sample.max_new_tokens, ended)
+
+
+def before_first(text: str, ends: Sequence[str]) -> str:
+    """The text before the first of some strings."""
+    return text[: min((text.index(end) for end in ends if end in text), default=len(text))]
+
+
+def _rows(row: Row, samples: Sequence[Scores]) -> Iterator[Row]:
+    """One row a metric and position, with the interval over documents."""
+    places = dict.fromkeys(
+        (metric, position) for sample in samples for metric, position, _ in sample["scores"]
+    )
+    for metric, position in places:
+        scored = [
+            (stats, str(sample["document"]))
+            for sample in samples
+            for name, place, stats in sample["scores"]
+            if (name, place) == (metric, position)
+        ]
+        stats, documents = zip(*scored, strict=True)
+        value, low, high = interval(metric, stats, documents, row.seed)
+        yield replace(
+            row,
+            metric=metric,
+            position=position,
+            n=len(set(documents)),
+            value=value,
+            ci_low=None if math.isnan(low) else low,
+            ci_high=None if math.isnan(high) else high,
+            better=METRICS[metric].better,
+            metric_detail=METRICS[metric].detail,
+        )

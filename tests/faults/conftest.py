@@ -1,0 +1,3 @@
+from tests.harness.conftest import checkpoint, data
+
+__all__ = ["checkpoint", "data"]

@@ -1,0 +1,86 @@
+"""Faults on purpose: processes to kill, and a worker whose cells go wrong by their length."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from harness import worker
+from harness.journal import Stored
+
+SEGFAULT, HANG, KILL, NAN, RAISE, OOM, CTRL_C, CTRL_C_TWICE = range(71, 79)
+
+
+def serve(pipe: Connection) -> None:
+    """`harness.worker.serve` with an engine that goes wrong at the lengths above."""
+    import torch
+
+    from harness import measure
+    from harness.errors import NonFinite
+
+    score = measure.Engine.score
+
+    def interrupt(times: int) -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None and parent.pid is not None
+        for _ in range(times):
+            os.kill(parent.pid, signal.SIGINT)
+            time.sleep(0.3)
+
+    def fail(*_: object) -> None:
+        raise NonFinite("nll is nan at position 3")
+
+    def misfit(*_: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    faults: dict[int, Callable[[], object]] = {
+        SEGFAULT: lambda: ctypes.string_at(0),
+        HANG: lambda: time.sleep(600),
+        KILL: lambda: os.kill(os.getpid(), signal.SIGKILL),
+        NAN: fail,
+        RAISE: misfit,
+        OOM: lambda: torch.empty(1 << 50),
+        CTRL_C: lambda: interrupt(1),
+        CTRL_C_TWICE: lambda: interrupt(2),
+    }
+
+    def scored(self: object, tokens: Sequence[int], *more: object) -> object:
+        faults.get(len(tokens), lambda: None)()
+        return score(self, tokens, *more)  # type: ignore[arg-type]
+
+    measure.Engine.score = scored  # type: ignore[assignment,method-assign]
+    worker.serve(pipe)
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Run something in a fork of this process; returns its id. One thread, so that it may."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that sleep
+        child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        sys.stdout = sys.stderr = os.fdopen(quiet, "w")
+        result = work()
+        code = result if isinstance(result, int) else 0
+    finally:
+        os._exit(code)
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def stored_lines(out: Path) -> int:
+    """Whole lines of finished cells, in all journals of a directory."""
+    return sum(path.read_bytes().count(b',"rows":[') for path in Stored(out).paths())

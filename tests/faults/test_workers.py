@@ -1,0 +1,145 @@
+"""Cells that go wrong in the process that measures them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import worker
+from harness.cli import main
+from harness.journal import read_journal
+from tests.faults import rig
+from tests.harness.conftest import command, journals, table
+
+FAULTS = {
+    rig.SEGFAULT: ("killed", "its process was ended by SIGSEGV"),
+    rig.HANG: ("timeout", "not done after --cell-timeout 2"),
+    rig.KILL: ("killed", "its process was ended by SIGKILL, as when memory runs out"),
+    rig.NAN: ("nan", "nll is nan at position 3"),
+    rig.RAISE: ("error", "RuntimeError: shapes differ"),
+    rig.OOM: ("oom", "can't allocate memory"),
+}
+
+
+def grid(checkpoint: Path, data: Path, out: Path, lengths: list[int], *more: str) -> list[str]:
+    arguments = command(checkpoint, data, out, "--len", ",".join(map(str, lengths)), *more)
+    arguments.remove("--in-process")
+    return [*arguments, "--patch", "none"]
+
+
+def test_each_fault_is_a_row_and_the_sweep_goes_on(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [64, *FAULTS, 96]
+    arguments = grid(checkpoint, data, tmp_path, lengths)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "serve", rig.serve)
+        start = time.monotonic()
+        assert main([*arguments, "--cell-timeout", "2"]) == 3
+        assert time.monotonic() - start < 60
+    rows = {int(row["context_length"]): row for row in table(tmp_path) if row["metric"] != "ppl"}
+    assert [rows[length]["status"] for length in (64, 96)] == ["ok", "ok"]
+    for length, (status, reason) in FAULTS.items():
+        assert rows[length]["status"] == status
+        assert reason in rows[length]["error"]
+        assert rows[length]["value"] == ""
+    assert 1.5 < float(rows[rig.HANG]["seconds"]) < 7
+    assert main([*arguments, "--retry", "timeout,killed"]) == 3
+    statuses = {one.rows[0].context_length: one.status for one in read_journal(tmp_path)}
+    assert [length for length, status in statuses.items() if status != "ok"] == [
+        rig.NAN,
+        rig.RAISE,
+        rig.OOM,
+    ]
+
+
+def test_a_process_of_its_own_gives_the_same_numbers(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    tasks = ["--task", "ppl,continuation(new=8)", "--patch", "none,rerope(window=16)+logn"]
+    for name, more in (("here", ["--in-process"]), ("there", [])):
+        arguments = grid(checkpoint, data, tmp_path / name, [64, 128], *more)
+        assert main([*arguments, *tasks]) == 0
+    here, there = (
+        [(row["cell"], row["value"], row["ci_low"]) for row in table(tmp_path / name)]
+        for name in ("here", "there")
+    )
+    assert here == there and len(here) > 8
+
+
+@pytest.mark.parametrize(("length", "stored"), [(rig.CTRL_C, 2), (rig.CTRL_C_TWICE, 1)])
+def test_ctrl_c_finishes_the_cell_under_way_and_twice_stops_at_once(
+    length: int,
+    stored: int,
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(worker, "serve", rig.serve)
+    assert main(grid(checkpoint, data, tmp_path, [64, length, 96], "--n", "1")) == 130
+    assert [one.status for one in read_journal(tmp_path)] == ["ok"] * stored
+    assert "finishing the cell under way" in capfd.readouterr().err
+
+
+def test_a_damaged_checkpoint_ends_the_run_as_it_does_without_a_process(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in checkpoint.iterdir():
+        content = file.read_bytes()
+        (damaged / file.name).write_bytes(content[:-9] if "safetensors" in file.name else content)
+    assert main(grid(damaged, data, tmp_path / "out", [64])) == 4
+    assert "cannot be loaded" in capsys.readouterr().err
+
+
+def descendants(parent: int) -> set[int]:
+    found: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == parent:
+            found |= {int(status.parent.name), *descendants(int(status.parent.name))}
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_killed_command_leaves_no_process_behind(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from harness import cli, worker\n"
+        "from tests.faults import rig\n"
+        "worker.serve = rig.serve\n"
+        "cli.main(sys.argv[1:])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *grid(checkpoint, data, tmp_path, [64, rig.HANG])],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not any(b',"rows":[' in path.read_bytes() for path in journals(tmp_path)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)  # the second cell hangs
+    below = descendants(process.pid)
+    assert len(below) >= 2  # the server and its process
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{one}").exists() for one in below) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not [one for one in below if Path(f"/proc/{one}").exists()]
+    assert read_journal(tmp_path)
