@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import patches
@@ -18,7 +19,7 @@ __all__ = ["main"]
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-          report DIR, keys (of documents, for longppl),
+          report DIR, compare A B (two runs), keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
 examples:
@@ -55,6 +56,7 @@ def _dispatch(argv: list[str]) -> int:
         "list": _list,
         "show": _show,
         "report": _report,
+        "compare": _elsewhere("compare"),
         "keys": _keys,
         "rescore": _rescore,
     }
@@ -66,6 +68,16 @@ def _dispatch(argv: list[str]) -> int:
             "as --patch ntk (python -m harness --help)"
         )
     return commands[argv[0]](argv[1:])
+
+
+def _elsewhere(module: str) -> Callable[[list[str]], int]:
+    """A command whose arguments are read where its work is done; imported when it is asked for."""
+
+    def command(argv: list[str]) -> int:
+        code: int = import_module(f"harness.{module}").main(argv)
+        return code
+
+    return command
 
 
 def _run_parser() -> Parser:
