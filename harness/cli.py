@@ -19,7 +19,8 @@ __all__ = ["main"]
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-          report DIR, compare A B (two runs), keys (of documents, for longppl),
+          report DIR, compare A B (two runs), export (a patch as an engine's setting),
+          keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
 examples:
@@ -57,6 +58,7 @@ def _dispatch(argv: list[str]) -> int:
         "show": _show,
         "report": _report,
         "compare": _elsewhere("compare"),
+        "export": _elsewhere("export"),
         "keys": _keys,
         "rescore": _rescore,
     }
