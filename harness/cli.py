@@ -20,7 +20,7 @@ INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
           report DIR, compare A B (two runs), export (a patch as an engine's setting),
-          keys (of documents, for longppl),
+          doctor (what works here), keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
 examples:
@@ -59,6 +59,7 @@ def _dispatch(argv: list[str]) -> int:
         "report": _report,
         "compare": _elsewhere("compare"),
         "export": _elsewhere("export"),
+        "doctor": _elsewhere("doctor"),
         "keys": _keys,
         "rescore": _rescore,
     }
