@@ -241,16 +241,24 @@ def _report(argv: list[str]) -> int:
     parser = Parser(
         prog="python -m harness report", description="Table and figure again, from the journal."
     )
-    parser.add_argument("directory", type=Path, help="the --out of a run")
+    parser.add_argument("directory", type=Path, nargs="+", help="the --out of a run")
+    parser.add_argument("--html", type=Path, help="write one page of all runs instead")
     parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
     parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
     parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
     parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
     options = parser.parse_args(argv)
+    if options.html:
+        from harness.page import write_page
+
+        write_page(options.directory, options.html)
+        return 0
+    if len(options.directory) > 1:
+        raise HarnessError("report of several runs: they go on one page; give --html FILE")
     from harness import commands
 
     metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
-    commands.report(options.directory, metrics, options.csv, options.figure, options.threshold)
+    commands.report(options.directory[0], metrics, options.csv, options.figure, options.threshold)
     return 0
 
 

@@ -10,7 +10,7 @@ from harness.errors import HarnessError, ResultsError
 from harness.lengths import parse_length
 from patches.spec import split_specs
 
-__all__ = ["Parser", "add_shared", "check_shared"]
+__all__ = ["Parser", "add_shared", "check_shared", "check_target"]
 
 DTYPES = {
     "auto": "auto",
@@ -60,7 +60,7 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
     for spec in specs:
         patches.parse(spec)
     for target in filter(None, (options.csv, options.figure)):
-        _check_target(target)
+        check_target(target)
     if options.figure:
         from harness.figure import require_matplotlib
 
@@ -75,7 +75,7 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse a file that cannot be written before anything is measured."""
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
