@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 CLOSE = 1.05  # of two costs that are called the same
+FEWEST_POINTS = 6
 STRONG = 0.5  # rank correlation from which two orders are said to agree
 
 
@@ -97,13 +98,17 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
 def about_retrieval(pairs: Sequence[tuple[Row, Row]]) -> str:
     """Whether the order of patches and lengths by loss is the order by retrieval."""
     loss, found = pairs[0]
-    rho = rank_correlation(
-        [a.value or 0.0 for a, _ in pairs], [-(b.value or 0.0) for _, b in pairs]
-    )
-    named = f"rank correlation {rho:.2f} over {len(pairs)} cells"
+    points = {(round(a.value or 0.0, 6), -round(b.value or 0.0, 6)) for a, b in pairs}
+    if len(points) < FEWEST_POINTS:
+        return (
+            f"{len(points)} different points are too few to tell whether {loss.metric} and "
+            f"{found.task} agree"
+        )
+    rho = rank_correlation(*zip(*sorted(points), strict=True))
+    named = f"rank correlation {rho:.2f} over {len(points)} different points"
     if math.isnan(rho):
-        return f"{found.task} is the same in all {len(pairs)} cells, whatever the {loss.metric}"
-    sure = max(STRONG, 2 / math.sqrt(len(pairs) - 1))  # twice the spread of unrelated orders
+        return f"{found.task} is the same at all {len(points)} points, whatever the {loss.metric}"
+    sure = max(STRONG, 2 / math.sqrt(len(points) - 1))  # twice the spread of unrelated orders
     if rho >= sure:
         return f"A lower {loss.metric} goes with better {found.task} ({named})"
     if rho <= -sure:

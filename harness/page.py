@@ -33,6 +33,7 @@ COLUMNS = (
     *("model", "task", "patch", "length", "metric", "value", "95 % interval", "n", "seconds"),
     *("GiB", "status", "run again"),
 )
+WORDS = ("model", "task", "patch", "metric", "status", "run again")
 CUT = "Values above the upper edge are drawn on it."
 ANSWERS, ANSWER = 3, 200  # predictions shown of a cell, and characters of each
 Styles = Mapping[str, int]
@@ -255,7 +256,10 @@ def _retrieval_figure(losses: Sequence[Row], found: Sequence[Row], styles: Style
 
 
 def _table(records: Sequence[Record]) -> str:
-    heads = "".join(f'<th><button type="button">{escape(one)}</button></th>' for one in COLUMNS)
+    heads = "".join(
+        f'<th{" class=left" if one in WORDS else ""}><button type="button">{one}</button></th>'
+        for one in COLUMNS
+    )
     rows = "\n".join(
         _line(record, row)
         for record in records

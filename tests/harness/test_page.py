@@ -155,8 +155,14 @@ def test_a_title_about_retrieval_needs_a_clear_order() -> None:
     assert "goes with better needle (rank correlation 1.00" in pairs([5, 4, 3, 2, 1, 0])
     assert "goes with worse needle (rank correlation -1.00" in pairs([0, 1, 2, 3, 4, 5])
     assert "does not tell" in pairs([3, 1, 2, 2, 3, 1])
-    assert "does not tell" in pairs([2, 1, 0])
-    assert "same in all" in pairs([1, 1, 1, 1])
+    assert "same at all 6" in pairs([1, 1, 1, 1, 1, 1])
+    assert "3 different points are too few" in pairs([2, 1, 0])
+
+
+def test_cells_at_one_point_count_once() -> None:
+    loss = dataclasses.replace(ROW, value=1.0)
+    row = dataclasses.replace(ROW, task="needle", value=1.0)
+    assert "2 different points" in about_retrieval([(loss, row)] * 9 + [(row, loss), (ROW, row)])
 
 
 def test_rank_correlation_shares_ranks_of_equal_values() -> None:
