@@ -68,7 +68,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] not in commands:
         raise HarnessError(
             f"unknown command '{argv[0]}'; expected one of {', '.join(commands)} or options such "
-            "as --patch ntk (python -m harness --help)"
+            f"as --patch ntk{did_you_mean(argv[0], commands)} (python -m harness --help)"
         )
     return commands[argv[0]](argv[1:])
 

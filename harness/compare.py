@@ -229,7 +229,9 @@ def _nothing_in_common(a: Sequence[Record], b: Sequence[Record], names: Sequence
         if not ours.keys() & theirs.keys():
             shown = (", ".join([*side][:SHOWN]) for side in (ours, theirs))
             parts.append(f"{name}: {' in A, '.join(shown)} in B")
-    return f"A and B have no cell in common ({'; '.join(parts) or 'no two cells to compare'})"
+    text = f"A and B have no cell in common ({'; '.join(parts) or 'no two cells to compare'})"
+    other_model = any(part.startswith("model:") for part in parts)
+    return text + ("; --across model pairs two names of a model" if other_model else "")
 
 
 def _compare(a: Record, b: Record, metrics: Sequence[str]) -> list[Comparison]:

@@ -105,7 +105,11 @@ def test_the_page_is_well_formed_and_loads_nothing() -> None:
 def test_names_errors_and_predictions_are_escaped() -> None:
     bad = failed(RECORDS[0])
     row = dataclasses.replace(bad.rows[0], patch=NASTY, error=NASTY, model=NASTY, data=NASTY)
-    records = [*RECORDS, dataclasses.replace(bad, rows=(row,)), found(NASTY, 0.5, text=NASTY)]
+    records = [
+        *RECORDS,
+        dataclasses.replace(bad, rows=(row,)),
+        found(NASTY, 0.9, length=128, text=NASTY),
+    ]
     page = Strict(render_page(records))
     assert page.tags.count("script") == 1
     texts = "".join(page.texts)
