@@ -109,7 +109,11 @@ class Expression:
         for candidate in self._candidates(target.shipped, target.wanted, target.extent):
             reason = engine.refuses(candidate, self.length)
             if not reason:
-                found = target.reached(config, _merged(config, candidate))
+                try:
+                    found = target.reached(config, _merged(config, candidate))
+                except HarnessError as error:  # transformers fails on some configs with some kinds
+                    reasons.append(f"rope_type {candidate['rope_type']}: {error}")
+                    continue
                 if found.is_equal:
                     return found
                 apart = f"{found.logits:.1e}"
@@ -145,7 +149,12 @@ class Expression:
         return _Target(model, extent, ropes[0], wanted, patched, effect)
 
     def _check_kind(self, config: Any, engine: Engine) -> None:
-        kind = (config.get_text_config().rope_parameters or {}).get("rope_type")
+        if config.get_text_config() is not config:
+            raise HarnessError(
+                f"--model {self.name}: its rope parameters lie in a part of its config, which "
+                "engines name in different ways; put the patch on the text model alone"
+            )
+        kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
         if kind in engine.converted:
             raise HarnessError(
                 f"--model {self.name}: its rope_type {kind} is written into what {self.engine} "
@@ -190,7 +199,7 @@ class Expression:
 
 
 def _merged(config: Any, candidate: RopeParameters) -> dict[str, Any]:
-    shipped = config.get_text_config().rope_parameters
+    shipped = config.rope_parameters
     return {name: shipped[name] for name in OWN if name in shipped} | candidate
 
 

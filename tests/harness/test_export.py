@@ -222,3 +222,18 @@ def test_own_windows_are_no_setting(
     monkeypatch.setattr(express, "open_checkpoint", lambda name: found)
     assert main(["export", "--patch", "ntk", "--len", "1m"]) == 2
     assert "own windows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("llava", "part of its config"), ("gpt2", "gpt2"), ("gemma3_text", ""), ("mamba", "mamba")],
+)
+def test_models_that_no_setting_fits_are_refused_in_one_line(
+    kind: str, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(config=AutoConfig.for_model(kind), directory="here")
+    monkeypatch.setattr(express, "open_checkpoint", lambda name: found)
+    assert main(["export", "--patch", "ntk", "--len", "1m"]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
