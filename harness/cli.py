@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import patches
 import tasks
 from harness.errors import HarnessError, one_line
 from harness.lengths import parse_length, parse_lengths
-from harness.models import MODELS
+from harness.names import list_names, show_name
 from harness.options import Parser, add_shared, check_shared, parse_retry, parse_shard
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
@@ -25,7 +26,8 @@ __all__ = ["main"]
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-          report DIR, keys (of documents, for longppl),
+          report DIR, compare A B (two runs), export (a patch as an engine's setting),
+          doctor (what works here), keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
 examples:
@@ -62,9 +64,12 @@ def _fail(error: Exception, code: int) -> int:
 def _dispatch(argv: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
-        "list": _list,
+        "list": list_names,
         "show": _show,
         "report": _report,
+        "compare": _elsewhere("compare"),
+        "export": _elsewhere("export"),
+        "doctor": _elsewhere("doctor"),
         "keys": _keys,
         "rescore": _rescore,
     }
@@ -73,9 +78,19 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] not in commands:
         raise HarnessError(
             f"unknown command '{argv[0]}'; expected one of {', '.join(commands)} or options such "
-            "as --patch ntk (python -m harness --help)"
+            f"as --patch ntk{did_you_mean(argv[0], commands)} (python -m harness --help)"
         )
     return commands[argv[0]](argv[1:])
+
+
+def _elsewhere(module: str) -> Callable[[list[str]], int]:
+    """A command whose arguments are read where its work is done; imported when it is asked for."""
+
+    def command(argv: list[str]) -> int:
+        code: int = import_module(f"harness.{module}").main(argv)
+        return code
+
+    return command
 
 
 def _run_parser() -> Parser:
@@ -156,44 +171,8 @@ def _measurer(options: argparse.Namespace) -> "AbstractContextManager[Worker | N
     return Worker(timeout)
 
 
-def _list(argv: list[str]) -> int:
-    kinds: dict[str, dict[str, str]] = {
-        "patches": {name: f"{one.seam}: {one.summary}" for name, one in patches.PATCHES.items()},
-        "tasks": {name: one.summary for name, one in tasks.TASKS.items()},
-        "models": {name: f"{one.summary} ({one.source})" for name, one in MODELS.items()},
-    }
-    parser = Parser(prog="python -m harness list", description="List what can be named.")
-    parser.add_argument("kind", nargs="?", choices=kinds, help="which (default: all)")
-    chosen = parser.parse_args(argv).kind
-    for kind, names in kinds.items():
-        if chosen in (None, kind):
-            print(f"{kind}:")
-            width = max(map(len, names))
-            print(*(f"  {name:{width}}  {summary}" for name, summary in names.items()), sep="\n")
-    return 0
-
-
 def _show(argv: list[str]) -> int:
-    if argv[:1] == ["attention"]:
-        return _show_attention(argv[1:])
-    parser = Parser(prog="python -m harness show", description="Explain a patch, task or model.")
-    parser.add_argument("name", help="see `python -m harness list`; or attention, with options")
-    name = parser.parse_args(argv).name
-    texts = []
-    if name in patches.PATCHES:
-        texts.append(patches.describe(name))
-    if name in tasks.TASKS:
-        texts.append(tasks.describe(name))
-    if name in MODELS:
-        texts.append(f"{name}: {MODELS[name].summary}\nsource: {MODELS[name].source}")
-    if not texts:
-        names = [*patches.PATCHES, *tasks.TASKS, *MODELS]
-        raise HarnessError(
-            f"unknown name '{name}'; expected a patch, task or model{did_you_mean(name, names)} "
-            "(python -m harness list)"
-        )
-    print("\n\n".join(texts))
-    return 0
+    return _show_attention(argv[1:]) if argv[:1] == ["attention"] else show_name(argv)
 
 
 def _show_attention(argv: list[str]) -> int:
@@ -261,16 +240,24 @@ def _report(argv: list[str]) -> int:
     parser = Parser(
         prog="python -m harness report", description="Table and figure again, from the journal."
     )
-    parser.add_argument("directory", type=Path, help="the --out of a run")
+    parser.add_argument("directory", type=Path, nargs="+", help="the --out of a run")
+    parser.add_argument("--html", type=Path, help="write one page of all runs instead")
     parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
     parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
     parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
     parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
     options = parser.parse_args(argv)
+    if options.html:
+        from harness.page import write_page
+
+        write_page(options.directory, options.html)
+        return 0
+    if len(options.directory) > 1:
+        raise HarnessError("report of several runs: they go on one page; give --html FILE")
     from harness import commands
 
     metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
-    commands.report(options.directory, metrics, options.csv, options.figure, options.threshold)
+    commands.report(options.directory[0], metrics, options.csv, options.figure, options.threshold)
     return 0
 
 

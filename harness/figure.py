@@ -14,7 +14,7 @@ from harness.lengths import render_length
 from harness.report import baselines, series
 from harness.results import Record, Row, write_atomically
 
-__all__ = ["draw", "require_matplotlib"]
+__all__ = ["DODGE", "draw", "require_matplotlib", "upper_edge"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#a5aa00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -98,7 +98,7 @@ def _styles(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
 def _panel(panel: Any, group: Sequence[Record], styles: dict[str, dict[str, Any]]) -> None:
     rows = [record.rows[0] for record in group if record.status == "ok"]
     first = rows[0]
-    top = _upper_edge(rows)
+    top = upper_edge(rows)
     drawn = list(dict.fromkeys(row.patch for row in rows))
     for index, patch in enumerate(drawn):
         line = sorted(
@@ -173,7 +173,7 @@ def _number(value: float | None, otherwise: float | None = None) -> float:
     return math.nan if chosen is None else chosen
 
 
-def _upper_edge(rows: Sequence[Row]) -> float | None:
+def upper_edge(rows: Sequence[Row]) -> float | None:
     """Where the axis ends: above the lines that stay near the values up to the trained length."""
     if rows[0].better != "lower":
         return None

@@ -12,7 +12,7 @@ from harness.lengths import parse_length
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
 
-__all__ = ["Parser", "add_shared", "check_shared", "parse_retry", "parse_shard"]
+__all__ = ["Parser", "add_shared", "check_shared", "check_target", "parse_retry", "parse_shard"]
 
 DTYPES = {
     "auto": "auto",
@@ -62,7 +62,7 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
     for spec in specs:
         patches.parse(spec)
     for target in filter(None, (options.csv, options.figure)):
-        _check_target(target)
+        check_target(target)
     if options.figure:
         from harness.figure import require_matplotlib
 
@@ -106,7 +106,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return index, parts
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse a file that cannot be written before anything is measured."""
     parent = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):

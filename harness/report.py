@@ -5,15 +5,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.lengths import render_length
+from harness.pairs import difference, scores
 from harness.results import Record, Row
 from patches import PATCHES
-from tasks.metrics import METRICS, paired_difference
+from tasks.metrics import METRICS
 
-__all__ = ["baselines", "render_tables", "series"]
+__all__ = ["aligned", "baselines", "render_tables", "series", "with_interval"]
 
 VARYING = ("patch", "context_length")
-FEWEST_DOCUMENTS = 6
-SMALLEST = 0.0005  # a difference that is printed as 0.000 is none
 Table = dict[tuple[str, int], str]  # (patch, context_length) -> text
 
 
@@ -112,7 +111,7 @@ def _values(group: Sequence[Record], metric: str, position: str) -> Table:
             table[place] = record.status
         for row in record.rows:
             if (row.metric, row.position) == (metric, position) and row.value is not None:
-                table[place] = _with_interval(row.value, row.ci_low, row.ci_high, "")
+                table[place] = with_interval(row.value, row.ci_low, row.ci_high)
     return table
 
 
@@ -124,7 +123,7 @@ def _by_part(group: Sequence[Record], metric: str) -> list[str]:
     for record in group:
         for row in record.rows:
             if row.metric == metric and row.position and row.value is not None:
-                text = _with_interval(row.value, row.ci_low, row.ci_high, "")
+                text = with_interval(row.value, row.ci_low, row.ci_high)
                 tables.setdefault(row.patch, {})[row.position, row.context_length] = text
     return [
         _align(f"{metric} of {patch}, by task", dict.fromkeys(name for name, _ in table), table)
@@ -202,34 +201,16 @@ def _growth(group: Sequence[Record], metric: str, position: str) -> tuple[Table,
 
 def _difference(record: Record, reference: Record, metric: str, position: str) -> str:
     """Text of the paired difference of two records; empty where their samples are not the same."""
-    ours, theirs = _stats(record, metric, position), _stats(reference, metric, position)
-    if not ours or ours.keys() != theirs.keys():
+    found = difference(record, reference, metric, position)
+    if found is None:
         return ""
-    documents = [document for _, document in ours]
-    value, low, high = paired_difference(
-        metric,
-        list(ours.values()),
-        [theirs[one] for one in ours],
-        documents,
-        record.rows[0].seed,
-    )
-    seen = abs(value) >= SMALLEST and (low > 0 or high < 0)
-    mark = "*" if seen and len(set(documents)) >= FEWEST_DOCUMENTS else " "
-    return _with_interval(value, low, high, "+") + mark
-
-
-def _stats(record: Record, metric: str, position: str) -> dict[tuple[str, str], list[float]]:
-    return {
-        (sample["id"], sample["document"]): stats
-        for sample in record.samples
-        for name, place, stats in sample["scores"]
-        if (name, place) == (metric, position)
-    }
+    mark = "*" if found.is_told else " "
+    return with_interval(found.value, found.low, found.high, "+") + mark
 
 
 def _counts(record: Record, metric: str, position: str) -> list[float]:
     """What each sample's statistics end with: scored tokens, where the metric is a mean."""
-    return [stats[-1] for stats in _stats(record, metric, position).values()]
+    return [stats[-1] for stats in scores(record, metric, position).values()]
 
 
 def _costs(group: Sequence[Record]) -> Table:
@@ -240,7 +221,9 @@ def _costs(group: Sequence[Record]) -> Table:
     }
 
 
-def _with_interval(value: float, low: float | None, high: float | None, sign: str) -> str:
+def with_interval(value: float, low: float | None, high: float | None, sign: str = "") -> str:
+    """Text of a value and its interval, three digits after the point."""
+
     def text(number: float) -> str:
         if not math.isfinite(number):
             return str(number)
@@ -269,6 +252,11 @@ def _align(
     if last:
         for line in lines:
             line.append(last.get(line[0], ""))
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as text, the columns under each other."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

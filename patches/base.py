@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "Region",
     "Rope",
+    "RopeParameters",
     "Window",
 ]
 
@@ -203,6 +204,8 @@ class Plan:
 
 
 RopeRule = Callable[[Rope, Extent], Rope]
+RopeParameters = dict[str, str | int | float | bool | list[float]]
+ParametersRule = Callable[[Rope, Extent], RopeParameters]
 BandsRule = Callable[[Extent], tuple[Band, ...]]
 ScaleRule = Callable[[Tensor, Extent], Tensor]
 VisibleRule = Callable[[Extent], Window]
@@ -215,6 +218,8 @@ class Patch:
     Attributes:
         parts: canonical specs of the composed methods, sorted by seam, then name.
         rope: new frequencies from the model's.
+        rope_parameters: the same in transformers' words, where it has a `rope_type` for them and
+            the model ships plain frequencies; what deployed engines read.
         bands: position maps by region.
         query_scales: factors on queries; they multiply.
         visible: windows; they intersect.
@@ -225,6 +230,7 @@ class Patch:
 
     parts: tuple[tuple[str, str], ...] = ()
     rope: RopeRule | None = None
+    rope_parameters: ParametersRule | None = None
     bands: BandsRule | None = None
     query_scales: tuple[ScaleRule, ...] = ()
     visible: tuple[VisibleRule, ...] = ()
@@ -256,6 +262,7 @@ class Patch:
         return Patch(
             parts=tuple(sorted(self.parts + other.parts)),
             rope=self.rope or other.rope,
+            rope_parameters=self.rope_parameters or other.rope_parameters,
             bands=self.bands or other.bands,
             query_scales=self.query_scales + other.query_scales,
             visible=self.visible + other.visible,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from patches.base import Extent, Patch, Rope
+from patches.base import Extent, Patch, Rope, RopeParameters
 from patches.method import Method, Parameter
 from patches.pi import FACTOR
 
@@ -44,14 +44,26 @@ def aware_ratio(rope: Rope, factor: float) -> float:
     return factor ** (dim / (dim - 2)) if dim > 2 else factor
 
 
+def with_base(ratio: Callable[[Rope, Extent], float]) -> Patch:
+    """A patch that gives the model the base theta * ratio(rope, extent)."""
+
+    def rope(rope: Rope, extent: Extent) -> Rope:
+        return rope.scaled(rebased(rope, ratio(rope, extent)).to(rope.inv_freq))
+
+    def parameters(rope: Rope, extent: Extent) -> RopeParameters:
+        return {"rope_type": "default", "rope_theta": rope.theta * ratio(rope, extent)}
+
+    return Patch(rope=rope, rope_parameters=parameters)
+
+
 def ntk_old(factor: float | None = None) -> Patch:
     """New base: theta' = theta * s."""
-    return scaled_by(rebased, factor)
+    return with_base(lambda rope, extent: factor or extent.factor)
 
 
 def ntk(factor: float | None = None) -> Patch:
     """New base: theta' = theta * s^(D/(D-2)): the last pair is slowed by exactly s."""
-    return scaled_by(lambda rope, s: rebased(rope, aware_ratio(rope, s)), factor)
+    return with_base(lambda rope, extent: aware_ratio(rope, factor or extent.factor))
 
 
 def ntk_fixed(factor: float | None = None) -> Patch:
@@ -75,12 +87,7 @@ def ntk_mixed(
 
 def ntk_dynamic(factor: float = 1.0) -> Patch:
     """New base: theta' = theta (f L/L_train - (f - 1))^(D/(D-2)), L the context length."""
-
-    def rope(rope: Rope, extent: Extent) -> Rope:
-        ratio = factor * extent.factor - (factor - 1)
-        return rope.scaled(rebased(rope, aware_ratio(rope, ratio)).to(rope.inv_freq))
-
-    return Patch(rope=rope)
+    return with_base(lambda rope, extent: aware_ratio(rope, factor * extent.factor - (factor - 1)))
 
 
 SU_RADIX = "Su Jianlin, kexue.fm/archives/9706"

@@ -1,6 +1,6 @@
 """Position interpolation: all frequencies divided by the factor."""
 
-from patches.base import Extent, Patch, Rope
+from patches.base import Extent, Patch, Rope, RopeParameters
 from patches.method import Method, Parameter
 
 FACTOR = Parameter("factor", float, "max(1, context_length / trained length)", low=1)
@@ -12,7 +12,10 @@ def pi(factor: float | None = None) -> Patch:
     def rope(rope: Rope, extent: Extent) -> Rope:
         return rope.scaled(1.0 / (factor or extent.factor))
 
-    return Patch(rope=rope)
+    def parameters(rope: Rope, extent: Extent) -> RopeParameters:
+        return {"rope_type": "linear", "factor": factor or extent.factor}
+
+    return Patch(rope=rope, rope_parameters=parameters)
 
 
 METHODS = (

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from patches.base import Extent, Patch, Rope
+from patches.base import Extent, Patch, Rope, RopeParameters
 from patches.method import Method, Parameter
 
 # Su Jianlin, kexue.fm/archives/10122: lower bounds for rotary_dim 128.
@@ -70,13 +70,19 @@ def base_lower_bound(length: int, rotary_dim: int) -> float:
 def rope_base(theta: float | None = None) -> Patch:
     """inv_freq[d] = theta^(-2d/D); the shipped attention factor is dropped."""
 
+    def base_of(rope: Rope, extent: Extent) -> float:
+        return theta or max(rope.theta, base_lower_bound(extent.context_length, rope.rotary_dim))
+
     def rope(rope: Rope, extent: Extent) -> Rope:
-        base = theta or max(rope.theta, base_lower_bound(extent.context_length, rope.rotary_dim))
+        base = base_of(rope, extent)
         inv_freq = frequencies(base, rope.rotary_dim).to(rope.inv_freq)
         inv_freq = inv_freq.where(rope.inv_freq != 0, 0)  # pairs that never turn stay so
         return replace(rope, inv_freq=inv_freq, attention_factor=1.0, theta=base)
 
-    return Patch(rope=rope)
+    def parameters(rope: Rope, extent: Extent) -> RopeParameters:
+        return {"rope_type": "default", "rope_theta": base_of(rope, extent)}
+
+    return Patch(rope=rope, rope_parameters=parameters)
 
 
 METHODS = (

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from patches.base import Extent, Patch, PatchError, Rope
+from patches.base import Extent, Patch, PatchError, Rope, RopeParameters
 from patches.method import Method, Parameter
 from patches.pi import FACTOR
 
@@ -56,7 +56,16 @@ def ntk_by_parts(factor: float | None = None, alpha: float = 1.0, beta: float = 
         kept = turns_ramp(rope, extent.original_max_position_embeddings, alpha, beta)
         return rope.scaled(ramped(kept, factor or extent.factor))
 
-    return Patch(rope=rope)
+    def parameters(rope: Rope, extent: Extent) -> RopeParameters:
+        return {
+            "rope_type": "llama3",
+            "factor": factor or extent.factor,
+            "low_freq_factor": alpha,
+            "high_freq_factor": beta,
+            "original_max_position_embeddings": extent.original_max_position_embeddings,
+        }
+
+    return Patch(rope=rope, rope_parameters=parameters)
 
 
 def yarn(
@@ -79,7 +88,18 @@ def yarn(
         scale = 0.1 * math.log(s) + 1 if attention_factor is None else attention_factor
         return rope.scaled(ramped(kept, s), scale)
 
-    return Patch(rope=rope)
+    def parameters(rope: Rope, extent: Extent) -> RopeParameters:
+        given: RopeParameters = {
+            "rope_type": "yarn",
+            "factor": factor or extent.factor,
+            "beta_fast": beta,
+            "beta_slow": alpha,
+            "truncate": truncate == "yes",
+            "original_max_position_embeddings": extent.original_max_position_embeddings,
+        }
+        return given if attention_factor is None else given | {"attention_factor": attention_factor}
+
+    return Patch(rope=rope, rope_parameters=parameters if ramp == "code" else None)
 
 
 ALPHA = Parameter("alpha", float, "1", low=0, above=True)

@@ -18,6 +18,7 @@ ALLOWED = {
     "tasks": {"tasks"},
     "scripts": {"scripts", "harness", "patches", "tasks"},
 }
+ROPE_WORDS = {"yarn", "truncate", "none"}  # of transformers and llama.cpp in engines.py
 FILES = [
     path.relative_to(ROOT)
     for package in PACKAGES
@@ -74,6 +75,8 @@ def test_the_harness_names_no_patch_and_no_task() -> None:
         }
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and id(node) not in arguments:
+                if path.name == "engines.py" and node.value in ROPE_WORDS:
+                    continue
                 assert node.value not in names, f"{path}:{node.lineno}: {node.value!r}"
 
 

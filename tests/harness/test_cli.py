@@ -19,7 +19,12 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["list"], ["list", "patches"], ["run", "--help"], ["rescore", "--help"]],
+    [
+        ["--help"],
+        ["list"],
+        ["list", "patches"],
+        *([command, "--help"] for command in ("run", "rescore", "export", "doctor", "report")),
+    ],
 )
 def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
@@ -67,6 +72,7 @@ def test_help_answers_within_300_ms() -> None:
         (["--device", "cuda:99"], 2, "CUDA devices"),
         (["--unknown"], 2, "--unknown"),
         (["plot"], 2, "unknown command 'plot'"),
+        (["compar", "a", "b"], 2, "did you mean 'compare'?"),
         (["list", "things"], 2, "things"),
         (["show", "pppl"], 2, "did you mean 'ppl'?"),
         (["report", "nowhere"], 6, "cannot be read"),

@@ -1,0 +1,54 @@
+"""The commands list and show: what patches, tasks and models there are. Imports no torch."""
+
+import patches
+import tasks
+from harness.errors import HarnessError
+from harness.models import MODELS
+from harness.options import Parser
+from patches.spec import did_you_mean
+
+__all__ = ["list_names", "show_name"]
+
+
+def list_names(argv: list[str]) -> int:
+    """Print what can be named, one line each."""
+    kinds: dict[str, dict[str, str]] = {
+        "patches": {name: f"{one.seam}: {one.summary}" for name, one in patches.PATCHES.items()},
+        "tasks": {name: one.summary for name, one in tasks.TASKS.items()},
+        "models": {name: f"{one.summary} ({one.source})" for name, one in MODELS.items()},
+    }
+    parser = Parser(prog="python -m harness list", description="List what can be named.")
+    parser.add_argument("kind", nargs="?", choices=kinds, help="which (default: all)")
+    chosen = parser.parse_args(argv).kind
+    for kind, names in kinds.items():
+        if chosen in (None, kind):
+            print(f"{kind}:")
+            width = max(map(len, names))
+            print(*(f"  {name:{width}}  {summary}" for name, summary in names.items()), sep="\n")
+    return 0
+
+
+def show_name(argv: list[str]) -> int:
+    """Explain one name.
+
+    Raises:
+        HarnessError: an unknown one.
+    """
+    parser = Parser(prog="python -m harness show", description="Explain a patch, task or model.")
+    parser.add_argument("name", help="see `python -m harness list`; or attention, with options")
+    name = parser.parse_args(argv).name
+    texts = []
+    if name in patches.PATCHES:
+        texts.append(patches.describe(name))
+    if name in tasks.TASKS:
+        texts.append(tasks.describe(name))
+    if name in MODELS:
+        texts.append(f"{name}: {MODELS[name].summary}\nsource: {MODELS[name].source}")
+    if not texts:
+        names = [*patches.PATCHES, *tasks.TASKS, *MODELS]
+        raise HarnessError(
+            f"unknown name '{name}'; expected a patch, task or model{did_you_mean(name, names)} "
+            "(python -m harness list)"
+        )
+    print("\n\n".join(texts))
+    return 0
