@@ -86,7 +86,9 @@ class Sample:
     in `until`, neither of which is part of the answer. `position` says where in its input the
     answer stands, for tasks that score by it; `keys` and `score_from` which tokens of the first
     pass count, for tasks that choose among them; `depth` the share of the prompt's tokens that
-    stand before what is asked for.
+    stand before what is asked for. `borders` cut a prompt whose contexts can be read apart: context
+    k is prompt[borders[k]:borders[k + 1]]; what stands before the first border (with BOS) and what
+    stands behind the last (the question, never empty) belongs to all of them.
     """
 
     id: str
@@ -101,6 +103,7 @@ class Sample:
     keys: tuple[int, ...] | None = None
     score_from: int = 0
     depth: float | None = None
+    borders: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
