@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from harness.decoding import decode
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
@@ -118,7 +119,11 @@ class _Measurement:
         """Generated tokens and text of each sample, where it asks for some."""
         tokenizer, samples = self.cell.checkpoint.tokenizer, self.cell.samples
         asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
-        made = generate(self.engine, asked, keep, self.cell.template.batch)
+        decoding, row = self.cell.patch.decoding, self.cell.template
+        if decoding is None:
+            made = generate(self.engine, asked, keep, row.batch)
+        else:
+            made = decode(self.engine, asked, decoding, row.trained_length)
         for sample in samples:
             if not sample.max_new_tokens:
                 yield [], ""
@@ -153,12 +158,12 @@ class _Measurement:
 def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
     until = sample.until
     if until is None:
-        return Prompt(sample.prompt, sample.max_new_tokens)
+        return Prompt(sample.prompt, sample.max_new_tokens, None, sample.borders)
 
     def ended(tokens: list[int]) -> bool:
         return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
 
-    return Prompt(sample.prompt, sample.max_new_tokens, ended)
+    return Prompt(sample.prompt, sample.max_new_tokens, ended, sample.borders)
 
 
 def before_first(text: str, ends: Sequence[str]) -> str:

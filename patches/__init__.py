@@ -70,6 +70,7 @@ PATCHES: dict[str, Entry] = {
     "native-window": Entry(
         "window", "visible", "layers with a window of their own stay as shipped"
     ),
+    "nbce": Entry("nbce", "decoding", "contexts read apart, the surest against none"),
 }
 
 
@@ -111,9 +112,9 @@ def describe(name: str) -> str:
     for parameter in shown.parameters:
         default = "required" if parameter.required else f"default: {parameter.default}"
         lines.append(f"parameter {parameter.name} ({parameter.accepts}; {default})")
-    if shown.seam in ("frequencies", "bands"):
-        clash = ", ".join(other for other in others if other != name)
-        composes = f"every other seam; not with {clash}, truncate"
+    if shown.seam in ("frequencies", "bands", "decoding"):
+        clash = ", ".join([*(other for other in others if other != name), "truncate"])
+        composes = f"every other seam; not with {clash}"
     elif name == "truncate":
         composes = "nothing: a truncated input leaves nothing to extend"
     else:

@@ -87,7 +87,7 @@ def apply(
     keep = patch.keep(extent) if patch.keep else None
     config = model.config.get_text_config()
     layers, windows = int(config.num_hidden_layers), hiding(config, extent)
-    if not patch.parts or keep is not None:
+    if patch == Patch(patch.parts, decoding=patch.decoding) or keep is not None:
         yield Applied(native, keep, plans=native_plans(layers, windows))
         return
     check_layers(patch, extent, layers)

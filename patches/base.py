@@ -11,6 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from patches.decoding import Decoding
 from patches.region import EVERYWHERE, Region
 from patches.spec import PatchError
 
@@ -152,6 +153,11 @@ class Plan:
     query_scale: QueryScale | None = None
 
 
+SINGLE = {  # seams that hold one method
+    "rope": "set the RoPE frequencies",
+    "bands": "map positions",
+    "decoding": "choose the next token",
+}
 RopeRule = Callable[[Rope, Extent], Rope]
 BandsRule = Callable[[Extent], tuple[Band, ...]]
 ScaleRule = Callable[[Tensor, Extent], Tensor]
@@ -171,6 +177,7 @@ class Patch:
         sinks: first keys that stay visible whatever a window hides.
         native_window: True if layers with a window of their own stay as they are.
         keep: number of newest input tokens the model is given at all.
+        decoding: how several readings of a prompt choose each token.
     """
 
     parts: tuple[tuple[str, str], ...] = ()
@@ -181,6 +188,7 @@ class Patch:
     sinks: int = 0
     native_window: bool = False
     keep: Callable[[Extent], int] | None = None
+    decoding: Decoding | None = None
 
     def __str__(self) -> str:
         """Canonical spec, `none` for the baseline."""
@@ -193,7 +201,7 @@ class Patch:
             PatchError: both sit on a seam that holds one method, or a part comes twice.
         """
         both = f"'{self}+{other}'"
-        for seam, what in (("rope", "set the RoPE frequencies"), ("bands", "map positions")):
+        for seam, what in SINGLE.items():
             if getattr(self, seam) is not None and getattr(other, seam) is not None:
                 raise PatchError(f"{both}: both {what}; keep one of them")
         if (self.keep and other.parts) or (other.keep and self.parts):
@@ -212,6 +220,7 @@ class Patch:
             sinks=max(self.sinks, other.sinks),
             native_window=self.native_window or other.native_window,
             keep=self.keep or other.keep,
+            decoding=self.decoding or other.decoding,
         )
 
     @property

@@ -9,7 +9,14 @@ from patches.spec import PatchError, did_you_mean, parse_integer
 
 __all__ = ["Method", "Parameter"]
 
-SEAMS = {"frequencies": "1", "bands": "2", "query scale": "3", "visible": "4", "input": "5"}
+SEAMS = {
+    "frequencies": "1",
+    "bands": "2",
+    "query scale": "3",
+    "visible": "4",
+    "input": "5",
+    "decoding": "6",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Method:
     """A method with what `show` tells of it.
 
     Attributes:
-        seam: where it acts: frequencies, bands, query scale, visible, input.
+        seam: where it acts: frequencies, bands, query scale, visible, input, decoding.
         build: returns the Patch; called with the parameters that were given.
         formula: the paper's equation with our names.
         claims: what its authors say that it does.

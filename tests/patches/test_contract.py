@@ -17,6 +17,7 @@ LENGTH = 4 * TRAINED_LENGTH
 REQUIRED = {"temperature": "temperature(value=1.2)", "rope-base": "rope-base(theta=5e4)"}
 SPECS = [REQUIRED.get(name, name) for name in PATCHES]
 HOSTS = {"sinks": "window(size=24)+", "native-window": "ntk+"}
+DECODING = [name for name, entry in PATCHES.items() if entry.seam == "decoding"]
 PARTNERS = ("ntk", "rerope(window=8)", "logn", "window(size=24)")
 STACKS = ["rerope+logn+ntk", "window(size=9)+sinks(size=3)", "dca(variant=code)+yarn"]
 
@@ -128,7 +129,9 @@ def test_within_the_trained_length_a_patch_is_the_plain_model(name: str) -> None
     assert same != ("identity" in lookup(name).exceptions)
 
 
-@pytest.mark.parametrize("name", [name for name in PATCHES if not PATCHES[name].baseline])
+@pytest.mark.parametrize(
+    "name", [name for name in PATCHES if not PATCHES[name].baseline and name not in DECODING]
+)
 def test_beyond_the_trained_length_a_patch_does_something(name: str) -> None:
     model = windowed("mistral") if name == "native-window" else tiny("llama")
     ids, host = tokens(LENGTH), HOSTS.get(name, "")
@@ -136,6 +139,14 @@ def test_beyond_the_trained_length_a_patch_does_something(name: str) -> None:
         plain = logits(model, ids)
     with apply(model, parse(host + REQUIRED.get(name, name)), LENGTH):
         assert (logits(model, ids) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", DECODING)
+def test_a_decoding_method_leaves_every_single_forward_alone(name: str) -> None:
+    """What it does to answers is in tests/harness/test_decoding.py: it joins several forwards."""
+    model, ids = tiny("llama"), tokens(LENGTH)
+    with apply(model, parse(name), LENGTH):
+        assert torch.equal(logits(model, ids), run(parse("none")))
 
 
 def stacks() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,96 @@
+"""Answers that several readings of one prompt choose together, token by token."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from harness.engine import Engine
+from harness.errors import HarnessError, NonFinite
+from harness.generate import Batch, Prompt, Row
+from patches.base import Patch, PatchError
+from patches.decoding import Decoding
+from tasks.base import Sample, Task
+
+__all__ = ["check_decoding", "decode"]
+
+
+def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained: int) -> None:
+    """Refuse a patch that chooses tokens on a task that it cannot act on.
+
+    Raises:
+        HarnessError: the task scores given tokens, or its prompts have no separable contexts.
+        PatchError: the contexts are fewer than the windows asked for.
+    """
+    decoding, both = patch.decoding, f"--patch {patch} --task {task.spec}"
+    if decoding is None:
+        return
+    for sample in samples:
+        if not sample.max_new_tokens or sample.passes:
+            raise HarnessError(
+                f"{both}: the patch chooses generated tokens and the task scores given ones; leave "
+                "one of them out"
+            )
+        if not sample.borders:
+            raise HarnessError(
+                f"{both}: the patch reads contexts apart and the task has none to separate in "
+                f"sample '{sample.id}'; leave one of them out"
+            )
+        try:
+            prompt = Prompt(sample.prompt, sample.max_new_tokens, None, sample.borders)
+            windows_of(prompt, decoding, trained)
+        except PatchError as error:
+            raise PatchError(f"{both}: {error}") from None
+
+
+@torch.inference_mode()
+def decode(
+    engine: Engine, prompts: Sequence[Prompt], decoding: Decoding, trained: int
+) -> Iterator[list[int]]:
+    """Continue prompts greedily, one after the other; yield the generated tokens of each.
+
+    Args:
+        engine: the model.
+        prompts: what to continue; they end as in `generate`.
+        decoding: how the readings of a prompt choose a token.
+        trained: tokens the model was trained at.
+
+    Raises:
+        NonFinite: a logit is not a number, or infinite where the largest is looked for.
+    """
+    for prompt in prompts:
+        row, memory = Row(prompt, prompt.tokens), None
+        readings = Batch(engine, list(_apart(prompt, decoding, trained)))
+        logits = readings.read()
+        while True:
+            scores, memory = decoding.combine(_log_probs(logits, row), memory)
+            chosen = scores.argmax()[None]
+            row.take(int(chosen), engine.end_ids)
+            if row.is_done:
+                break
+            logits = readings.step(chosen)
+        yield row.new
+
+
+def windows_of(prompt: Prompt, decoding: Decoding, trained: int) -> Sequence[int]:
+    """Borders of the windows of a prompt."""
+    first, last = prompt.borders[0], prompt.borders[-1]
+    most = trained - first - (len(prompt.tokens) - last) - prompt.max_new_tokens
+    return decoding.windows(prompt.borders, most)
+
+
+def _apart(prompt: Prompt, decoding: Decoding, trained: int) -> Iterator[Row]:
+    """Head and question without a context, then with each window between them."""
+    borders = windows_of(prompt, decoding, trained)
+    head, question = prompt.tokens[: borders[0]], prompt.tokens[borders[-1] :]
+    for start, stop in [(0, 0), *itertools.pairwise(borders)]:
+        yield Row(prompt, [*head, *prompt.tokens[start:stop], *question])
+
+
+def _log_probs(logits: Tensor, row: Row) -> Tensor:
+    """Log-probabilities in float32 [readings, vocabulary]."""
+    if not torch.isfinite(logits.amax(dim=-1)).all():
+        position = len(row.tokens) + len(row.new)
+        raise NonFinite(f"logits are not finite at generated position {position}")
+    return logits.float().log_softmax(dim=-1)

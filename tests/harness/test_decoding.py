@@ -1,0 +1,179 @@
+"""Answers that several readings choose: against whole forwards without a cache, and the oracle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import patches
+from harness.cli import main
+from harness.decoding import decode
+from harness.engine import Engine
+from harness.errors import NonFinite
+from harness.generate import Prompt, generate
+from patches.apply import apply
+from tests import oracle_decoding as oracle
+from tests.harness.conftest import TRAINED_LENGTH, command, make_model, table
+from tests.tasks.toy import SOURCES
+
+CPU = torch.device("cpu")
+TOKENS = [(7 * index * index + 3 * index) % 256 for index in range(120)]
+OTHERS = [(5 * index * index + 11 * index) % 256 for index in range(120)]
+BORDERS = (4, 20, 25, 41, 50)
+PROMPTS = [
+    Prompt(TOKENS[:57], 7, None, BORDERS),
+    Prompt(OTHERS[:30], 5, None, (1, 9, 22)),
+    Prompt(OTHERS[:61], 7, None, (0, 30, 55)),
+]
+ONE = Prompt(TOKENS[:57], 9, None, (4, 50))
+
+
+@contextmanager
+def patched(spec: str, chunk: int | None = None) -> Iterator[Callable[..., list[list[int]]]]:
+    """What continues prompts under a patch."""
+    model, patch = make_model(), patches.parse(spec)
+    with apply(model, patch, 160, TRAINED_LENGTH):
+        engine = Engine(model, chunk, CPU)
+        if patch.decoding is None:
+            yield lambda prompts: list(generate(engine, prompts))
+        else:
+            yield lambda prompts: list(decode(engine, prompts, patch.decoding, TRAINED_LENGTH))
+
+
+def made(spec: str, prompts: Sequence[Prompt], chunk: int | None = None) -> list[list[int]]:
+    with patched(spec, chunk) as run:
+        return run(prompts)
+
+
+def logits(model, tokens: Sequence[int]) -> list[float]:
+    """Logits behind the last token, by one forward without a cache."""
+    with torch.inference_mode():
+        return model(torch.tensor([list(tokens)]), use_cache=False).logits[0, -1].double().tolist()
+
+
+def likeliest(scores: Sequence[float]) -> int:
+    return max(range(len(scores)), key=lambda token: scores[token])
+
+
+def nbce(prompt: Prompt, beta: float = 0.25, top_p: float = 0.95, eta: float = 0.1) -> list[int]:
+    """The answer by whole forwards, a context at a time."""
+    model, tokens, (first, *_, last) = make_model(), list(prompt.tokens), prompt.borders
+    parts = [[], *(tokens[a:b] for a, b in itertools.pairwise(prompt.borders))]
+    new: list[int] = []
+    k = None
+    while len(new) < prompt.max_new_tokens:
+        rows = [[*tokens[:first], *part, *tokens[last:], *new] for part in parts]
+        empty, *contexts = (oracle.log_softmax(logits(model, row)) for row in rows)
+        scores, k = oracle.nbce(empty, contexts, k, beta, top_p, eta)
+        new.append(likeliest(scores))
+    return new
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_nbce_answers_as_whole_forwards_of_each_context(prompt: Prompt, chunk: int | None) -> None:
+    assert made("nbce", [prompt], chunk) == [nbce(prompt)]
+    given = {"beta": 1.0, "top_p": 0.6, "eta": 2.0}
+    assert made("nbce(beta=1,top_p=0.6,eta=2)", [prompt], chunk) == [nbce(prompt, **given)]
+
+
+def test_nbce_with_beta_0_and_one_context_is_the_plain_model() -> None:
+    plain = made("none", [ONE])
+    assert made("nbce(beta=0,windows=1)", PROMPTS[:1]) == [plain[0][:7]]
+    assert made("nbce(beta=0)", [ONE]) == plain
+    assert made("nbce(beta=0,top_p=0.01,eta=0)", [ONE]) == plain
+    assert made("nbce(beta=3,top_p=1)", [ONE]) != plain
+
+
+def test_nbce_joins_contexts_to_windows() -> None:
+    joined = Prompt(TOKENS[:57], 7, None, (4, 25, 50))
+    assert made("nbce(windows=2)", PROMPTS[:1]) == [nbce(joined)]
+    assert made("nbce(windows=2)", PROMPTS[:1]) != made("nbce", PROMPTS[:1])
+
+
+@pytest.mark.parametrize("spec", ["nbce", "nbce+ntk+logn", "nbce+rerope(window=8)"])
+def test_prompts_together_are_answered_as_one_by_one(spec: str) -> None:
+    alone = [made(spec, [prompt])[0] for prompt in PROMPTS]
+    assert made(spec, PROMPTS) == made(spec, PROMPTS, chunk=7) == alone
+    assert [len(answer) for answer in alone] == [7, 5, 7]
+
+
+def test_what_a_patch_does_to_attention_reaches_every_reading() -> None:
+    assert made("nbce+rerope(window=8)", PROMPTS) != made("nbce", PROMPTS)
+    assert made("nbce+ntk", PROMPTS) != made("nbce", PROMPTS)
+
+
+def test_an_answer_ends_as_it_does_without_readings() -> None:
+    model, patch = make_model(), patches.parse("nbce")
+    engine = Engine(model, None, CPU)
+    (free,) = decode(engine, [PROMPTS[0]], patch.decoding, TRAINED_LENGTH)
+    enough = Prompt(TOKENS[:57], 7, lambda tokens: len(tokens) >= 3, BORDERS)
+    assert list(decode(engine, [enough], patch.decoding, TRAINED_LENGTH)) == [free[:3]]
+    engine.end_ids = frozenset(free[:1])
+    may = Prompt(TOKENS[:57], 7, lambda tokens: False, BORDERS)
+    assert list(decode(engine, [may], patch.decoding, TRAINED_LENGTH)) == [[]]
+
+
+def test_nan_in_any_reading_names_the_position() -> None:
+    model, patch = make_model(), patches.parse("nbce")
+    model.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(NonFinite, match="generated position 57"):
+        list(decode(Engine(model, None, CPU), PROMPTS[:1], patch.decoding, TRAINED_LENGTH))
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """Data of a task whose prompts are documents and a question."""
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    (folder / "squad.json").write_text(SOURCES["squad"])
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_text("The cat sat here. A dog ran by! " * 200)
+    return folder
+
+
+def asked(model: Path, data: Path, out: Path, patch: str, task: str, *more: str) -> list[str]:
+    given = command(model, data, out, "--task", task, "--n", "2", *more)
+    given[given.index("--patch") + 1] = patch
+    given[given.index("--len") + 1] = "512" if task in ("ppl", "needle") else "2k"
+    return given
+
+
+@pytest.mark.parametrize("batch", ["1", "2"])
+def test_a_task_with_contexts_runs_from_the_command_line(
+    checkpoint: Path, questions: Path, tmp_path: Path, batch: str
+) -> None:
+    task = "ruler(tasks=qa_1)"
+    more = ("--batch", batch)
+    assert main(asked(checkpoint, questions, tmp_path / "out", "nbce", task, *more)) == 0
+    rows = table(tmp_path / "out")
+    assert {(row["patch"], row["status"], row["task"]) for row in rows} == {("nbce", "ok", task)}
+
+
+@pytest.mark.parametrize(
+    ("patch", "task", "words"),
+    [
+        ("nbce", "needle", "reads contexts apart and the task has none to separate in sample"),
+        ("nbce", "ppl", "chooses generated tokens and the task scores given ones"),
+        ("ntk+nbce", "ruler(tasks=vt+qa_1)", "has none to separate in sample 'sample 0, vt'"),
+        ("nbce(windows=99)", "ruler(tasks=qa_1)", "windows=99: a prompt has 6 contexts"),
+    ],
+)
+def test_a_task_that_a_patch_cannot_act_on_is_refused_in_a_line(
+    checkpoint: Path,
+    questions: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    patch: str,
+    task: str,
+    words: str,
+) -> None:
+    assert main(asked(checkpoint, questions, tmp_path / "out", f"none,{patch}", task)) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words in line and patch in line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.csv"))

@@ -1,0 +1,48 @@
+"""Decoding methods by loops over the vocabulary in float64, from the article and the papers.
+
+Nothing here imports `patches` or `harness`. A distribution is a list of log-probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Log = Sequence[float]
+
+
+def log_softmax(logits: Sequence[float]) -> list[float]:
+    """Log-probabilities of logits."""
+    top = max(logits)
+    total = top + math.log(sum(math.exp(x - top) for x in logits))
+    return [x - total for x in logits]
+
+
+def top_p_cut(log_probs: Log, top_p: float) -> list[float]:
+    """Keep a token while those likelier than it sum to less than top_p; the rest is impossible."""
+    kept, seen = [-math.inf] * len(log_probs), 0.0
+    for token in sorted(range(len(log_probs)), key=lambda t: -log_probs[t]):
+        if seen >= top_p:
+            break
+        kept[token] = log_probs[token]
+        seen += math.exp(log_probs[token])
+    return kept
+
+
+def nbce(
+    empty: Log, contexts: Sequence[Log], last: int | None, beta: float, top_p: float, eta: float
+) -> tuple[list[float], int]:
+    """Scores of the next token, and the context that was chosen (kexue.fm/archives/9617, 9632)."""
+    cut = [top_p_cut(one, top_p) for one in contexts]
+    prior = top_p_cut(empty, top_p)
+    entropies = [-sum(math.exp(x) * x for x in one if x > -math.inf) for one in cut]
+    if last is not None:
+        entropies[last] -= eta
+    k = min(range(len(cut)), key=lambda index: entropies[index])
+    scores = []
+    for with_context, without in zip(cut[k], prior, strict=True):
+        if with_context == -math.inf or without == -math.inf:
+            scores.append(with_context)
+        else:
+            scores.append((1 + beta) * with_context - beta * without)
+    return scores, k
