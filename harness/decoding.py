@@ -1,7 +1,8 @@
 """Answers that several readings of one prompt choose together, token by token."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from patches.decoding import Decoding
 from tasks.base import Sample, Task
 
 __all__ = ["check_decoding", "decode"]
+
+Reading = Callable[[], AbstractContextManager[None]]
 
 
 def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained: int) -> None:
@@ -32,6 +35,8 @@ def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained:
                 f"{both}: the patch chooses generated tokens and the task scores given ones; leave "
                 "one of them out"
             )
+        if decoding.windows is None:
+            continue
         if not sample.borders:
             raise HarnessError(
                 f"{both}: the patch reads contexts apart and the task has none to separate in "
@@ -46,7 +51,11 @@ def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained:
 
 @torch.inference_mode()
 def decode(
-    engine: Engine, prompts: Sequence[Prompt], decoding: Decoding, trained: int
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    trained: int,
+    readings: Sequence[Reading] = (),
 ) -> Iterator[list[int]]:
     """Continue prompts greedily, one after the other; yield the generated tokens of each.
 
@@ -55,29 +64,35 @@ def decode(
         prompts: what to continue; they end as in `generate`.
         decoding: how the readings of a prompt choose a token.
         trained: tokens the model was trained at.
+        readings: contexts that each read the whole prompt, as `patches.apply` gives them.
 
     Raises:
         NonFinite: a logit is not a number, or infinite where the largest is looked for.
     """
     for prompt in prompts:
         row, memory = Row(prompt, prompt.tokens), None
-        readings = Batch(engine, list(_apart(prompt, decoding, trained)))
-        logits = readings.read()
-        while True:
+        rows = list(_apart(prompt, decoding, trained)) if decoding.windows else [row]
+        batches = [(reading, Batch(engine, rows)) for reading in readings or (nullcontext,)]
+        chosen = None
+        while not row.is_done:
+            logits = torch.cat([_logits(*one, chosen) for one in batches])
             scores, memory = decoding.combine(_log_probs(logits, row), memory)
             chosen = scores.argmax()[None]
             row.take(int(chosen), engine.end_ids)
-            if row.is_done:
-                break
-            logits = readings.step(chosen)
         yield row.new
+
+
+def _logits(reading: Reading, batch: Batch, chosen: Tensor | None) -> Tensor:
+    """Logits behind the prompt, or behind the token chosen last [rows, vocabulary]."""
+    with reading():
+        return batch.read() if chosen is None else batch.step(chosen)
 
 
 def windows_of(prompt: Prompt, decoding: Decoding, trained: int) -> Sequence[int]:
     """Borders of the windows of a prompt."""
     first, last = prompt.borders[0], prompt.borders[-1]
     most = trained - first - (len(prompt.tokens) - last) - prompt.max_new_tokens
-    return decoding.windows(prompt.borders, most)
+    return decoding.windows(prompt.borders, most) if decoding.windows else ()
 
 
 def _apart(prompt: Prompt, decoding: Decoding, trained: int) -> Iterator[Row]:

@@ -20,7 +20,7 @@ from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
 from harness.results import Journal, Record, Row, Scores
 from patches import PatchError
-from patches.apply import apply
+from patches.apply import Applied, apply
 from tasks import TaskError
 from tasks.base import Output, Sample, Tokenizer
 from tasks.metrics import METRICS, interval
@@ -91,7 +91,7 @@ class _Measurement:
                 row = replace(row, attention=applied.attention)
                 for note in applied.notes:
                     _say(self.bar, note)
-                texts = self._texts(applied.keep)
+                texts = self._texts(applied)
                 samples = [
                     self._scores(sample, applied.keep, answer)
                     for sample, answer in zip(cell.samples, texts, strict=True)
@@ -115,15 +115,15 @@ class _Measurement:
             return Record(cell.key, (row,), ())
         return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
 
-    def _texts(self, keep: int | None) -> Iterator[tuple[list[int], str]]:
+    def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
         """Generated tokens and text of each sample, where it asks for some."""
         tokenizer, samples = self.cell.checkpoint.tokenizer, self.cell.samples
         asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
         decoding, row = self.cell.patch.decoding, self.cell.template
         if decoding is None:
-            made = generate(self.engine, asked, keep, row.batch)
+            made = generate(self.engine, asked, applied.keep, row.batch)
         else:
-            made = decode(self.engine, asked, decoding, row.trained_length)
+            made = decode(self.engine, asked, decoding, row.trained_length, applied.readings)
         for sample in samples:
             if not sample.max_new_tokens:
                 yield [], ""

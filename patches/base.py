@@ -211,7 +211,7 @@ class Patch:
         twice = set(self.parts) & set(other.parts)
         if twice:
             raise PatchError(f"{both}: {twice.pop()[1]} comes twice; keep one of them")
-        return Patch(
+        patch = Patch(
             parts=tuple(sorted(self.parts + other.parts)),
             rope=self.rope or other.rope,
             bands=self.bands or other.bands,
@@ -222,6 +222,16 @@ class Patch:
             keep=self.keep or other.keep,
             decoding=self.decoding or other.decoding,
         )
+        for seam, why in patch.decoding.excludes if patch.decoding else ():
+            if getattr(patch, seam):
+                raise PatchError(f"{both}: {why}")
+        return patch
+
+    @property
+    def leaves_model(self) -> bool:
+        """True if every forward is the model's own."""
+        is_alone = self == Patch(self.parts, decoding=self.decoding)
+        return is_alone and not (self.decoding and self.decoding.ropes)
 
     @property
     def maps_attention(self) -> bool:

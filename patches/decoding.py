@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -24,10 +25,15 @@ class Decoding:
         windows: from the borders of a prompt's contexts and the most tokens that a window may have
             within the trained length, the borders of windows of whole contexts. Each window is a
             reading of its own, head before and question behind it, after a reading without any.
+            None: every reading is of the whole prompt.
+        ropes: for each reading, its frequencies from the model's; none: one with the model's own.
+        excludes: fields of a patch that cannot stand beside this, with the reason.
     """
 
     combine: Combine
-    windows: Windows
+    windows: Windows | None = None
+    ropes: tuple[Callable[..., Any], ...] = ()
+    excludes: tuple[tuple[str, str], ...] = ()
 
 
 def joined(borders: Sequence[int], windows: int) -> Sequence[int]:

@@ -46,3 +46,14 @@ def nbce(
         else:
             scores.append((1 + beta) * with_context - beta * without)
     return scores, k
+
+
+def attention_buckets(readings: Sequence[Log]) -> list[float]:
+    """Scores of the next token: predictions averaged by their largest probability (2312.04455)."""
+    confidence = [max(math.exp(x) for x in one) for one in readings]
+    total = sum(confidence)
+    mixed = []
+    for token in range(len(readings[0])):
+        p = sum(c * math.exp(one[token]) for c, one in zip(confidence, readings, strict=True))
+        mixed.append(math.log(p / total) if p else -math.inf)
+    return mixed

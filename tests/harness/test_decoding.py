@@ -37,12 +37,13 @@ ONE = Prompt(TOKENS[:57], 9, None, (4, 50))
 def patched(spec: str, chunk: int | None = None) -> Iterator[Callable[..., list[list[int]]]]:
     """What continues prompts under a patch."""
     model, patch = make_model(), patches.parse(spec)
-    with apply(model, patch, 160, TRAINED_LENGTH):
+    with apply(model, patch, 160, TRAINED_LENGTH) as applied:
         engine = Engine(model, chunk, CPU)
         if patch.decoding is None:
             yield lambda prompts: list(generate(engine, prompts))
         else:
-            yield lambda prompts: list(decode(engine, prompts, patch.decoding, TRAINED_LENGTH))
+            more = (patch.decoding, TRAINED_LENGTH, applied.readings)
+            yield lambda prompts: list(decode(engine, prompts, *more))
 
 
 def made(spec: str, prompts: Sequence[Prompt], chunk: int | None = None) -> list[list[int]]:
@@ -96,7 +97,51 @@ def test_nbce_joins_contexts_to_windows() -> None:
     assert made("nbce(windows=2)", PROMPTS[:1]) != made("nbce", PROMPTS[:1])
 
 
-@pytest.mark.parametrize("spec", ["nbce", "nbce+ntk+logn", "nbce+rerope(window=8)"])
+def buckets(prompt: Prompt, bases: Sequence[float], partner: str = "") -> list[int]:
+    """The answer by whole forwards of a model with each base."""
+    new: list[int] = []
+    while len(new) < prompt.max_new_tokens:
+        readings = []
+        for base in bases:
+            model = make_model()
+            size = model.config.hidden_size // model.config.num_attention_heads
+            inv_freq = [base ** (-2 * d / size) for d in range(size // 2)]
+            model.model.rotary_emb.inv_freq.copy_(torch.tensor(inv_freq))
+            with apply(model, patches.parse(partner or "none"), 160, TRAINED_LENGTH):
+                readings.append(oracle.log_softmax(logits(model, [*prompt.tokens, *new])))
+        new.append(likeliest(oracle.attention_buckets(readings)))
+    return new
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_attention_buckets_answer_as_models_of_each_base(prompt: Prompt, chunk: int | None) -> None:
+    plain = Prompt(prompt.tokens, prompt.max_new_tokens)  # contexts are no matter
+    bases = [500.0, 1e4, 4e5]
+    answer = made("attention-buckets(bases=500+1e4+4e5)", [plain], chunk)
+    assert answer == [buckets(prompt, bases)]
+    expected = buckets(prompt, [1e4 * one for one in (1, 1.75, 1.8, 1.9, 2, 2.5)])
+    assert made("attention-buckets", [prompt], chunk) == [expected]
+
+
+@pytest.mark.parametrize("partner", ["logn", "rerope(window=8)", "window(size=9)+sinks+logn"])
+def test_attention_buckets_have_their_bases_beside_other_patches(partner: str) -> None:
+    spec = f"attention-buckets(bases=500+1e4+4e5)+{partner}"
+    expected = [buckets(prompt, [500.0, 1e4, 4e5], partner) for prompt in PROMPTS[:2]]
+    assert made(spec, PROMPTS[:2]) == expected
+
+
+@pytest.mark.parametrize("partner", ["", "+logn", "+rerope(window=8)"])
+def test_attention_buckets_with_the_models_own_base_are_the_model(partner: str) -> None:
+    plain = made(partner.removeprefix("+") or "none", PROMPTS)
+    assert made(f"attention-buckets(bases=10000){partner}", PROMPTS) == plain
+    assert made(f"attention-buckets(bases=10000+10000){partner}", PROMPTS) == plain
+    assert made(f"attention-buckets(bases=300){partner}", PROMPTS) != plain
+
+
+@pytest.mark.parametrize(
+    "spec", ["nbce", "nbce+ntk+logn", "nbce+rerope(window=8)", "attention-buckets+dca"]
+)
 def test_prompts_together_are_answered_as_one_by_one(spec: str) -> None:
     alone = [made(spec, [prompt])[0] for prompt in PROMPTS]
     assert made(spec, PROMPTS) == made(spec, PROMPTS, chunk=7) == alone
@@ -144,15 +189,22 @@ def asked(model: Path, data: Path, out: Path, patch: str, task: str, *more: str)
     return given
 
 
-@pytest.mark.parametrize("batch", ["1", "2"])
-def test_a_task_with_contexts_runs_from_the_command_line(
-    checkpoint: Path, questions: Path, tmp_path: Path, batch: str
+@pytest.mark.parametrize(
+    ("patch", "task", "attention"),
+    [
+        ("nbce", "ruler(tasks=qa_1)", "sdpa"),
+        ("attention-buckets", "needle", "sdpa"),
+        ("rerope+attention-buckets", "needle", "blockwise"),
+    ],
+)
+def test_a_task_runs_from_the_command_line(
+    checkpoint: Path, questions: Path, tmp_path: Path, patch: str, task: str, attention: str
 ) -> None:
-    task = "ruler(tasks=qa_1)"
-    more = ("--batch", batch)
-    assert main(asked(checkpoint, questions, tmp_path / "out", "nbce", task, *more)) == 0
+    more = ("--batch", "2")
+    assert main(asked(checkpoint, questions, tmp_path / "out", patch, task, *more)) == 0
     rows = table(tmp_path / "out")
-    assert {(row["patch"], row["status"], row["task"]) for row in rows} == {("nbce", "ok", task)}
+    assert {row["attention"] for row in rows} == {attention}
+    assert {(row["patch"], row["status"], row["task"]) for row in rows} == {(patch, "ok", task)}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +212,7 @@ def test_a_task_with_contexts_runs_from_the_command_line(
     [
         ("nbce", "needle", "reads contexts apart and the task has none to separate in sample"),
         ("nbce", "ppl", "chooses generated tokens and the task scores given ones"),
+        ("attention-buckets", "ppl", "chooses generated tokens and the task scores given ones"),
         ("ntk+nbce", "ruler(tasks=vt+qa_1)", "has none to separate in sample 'sample 0, vt'"),
         ("nbce(windows=99)", "ruler(tasks=qa_1)", "windows=99: a prompt has 6 contexts"),
     ],

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from patches import PATCHES, lookup, parse
 from patches.apply import apply
-from patches.base import Patch
+from patches.base import Patch, PatchError
 from tests.models import FAMILIES, TRAINED_LENGTH, WINDOWED, logits, tiny, tokens, windowed
 
 LENGTH = 4 * TRAINED_LENGTH
@@ -18,6 +18,7 @@ REQUIRED = {"temperature": "temperature(value=1.2)", "rope-base": "rope-base(the
 SPECS = [REQUIRED.get(name, name) for name in PATCHES]
 HOSTS = {"sinks": "window(size=24)+", "native-window": "ntk+"}
 DECODING = [name for name, entry in PATCHES.items() if entry.seam == "decoding"]
+CLASHES = {"attention-buckets": ("frequencies",)}  # seams, each refused by name
 PARTNERS = ("ntk", "rerope(window=8)", "logn", "window(size=24)")
 STACKS = ["rerope+logn+ntk", "window(size=9)+sinks(size=3)", "dca(variant=code)+yarn"]
 
@@ -153,7 +154,8 @@ def stacks() -> Iterator[tuple[str, str]]:
     """Every patch with a partner on each other seam."""
     for name in PATCHES:
         for partner in PARTNERS:
-            if PATCHES[name].seam not in (PATCHES[partner.partition("(")[0]].seam, "input"):
+            seam = PATCHES[partner.partition("(")[0]].seam
+            if PATCHES[name].seam not in (seam, "input") and seam not in CLASHES.get(name, ()):
                 yield REQUIRED.get(name, name), partner
 
 
@@ -164,6 +166,15 @@ def test_a_patch_composes_with_each_other_seam_in_any_order(spec: str, partner: 
     first, second = run(one), run(other)
     assert torch.equal(first, second)
     assert first.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CLASHES)
+def test_a_method_refuses_just_the_seams_that_it_cannot_stand_beside(name: str) -> None:
+    for partner in PARTNERS:
+        if PATCHES[partner.partition("(")[0]].seam in CLASHES[name]:
+            for spec in (f"{name}+{partner}", f"{partner}+{name}"):
+                with pytest.raises(PatchError, match=r"'.*': \w+"):
+                    parse(spec)
 
 
 @cache

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from patches import PATCHES, describe, parse
-from patches.base import PatchError
+from patches.apply import apply
+from patches.base import Extent, PatchError, Rope
 from patches.decoding import joined
 from tests import oracle_decoding as oracle
+from tests.models import logits, tiny, tokens
 
 DECODING = [name for name, entry in PATCHES.items() if entry.seam == "decoding"]
 
@@ -95,3 +97,57 @@ def test_nbce_keeps_the_likeliest_token_of_the_smallest_share() -> None:
     scores, _ = combined("nbce(top_p=1e-12,beta=0)", log_probs)
     assert [score > -math.inf for score in scores].count(True) == 1
     assert max(scores) == log_probs[1].max()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_attention_buckets_weigh_a_reading_by_its_largest_probability(seed: int) -> None:
+    log_probs = draws(1 + seed, seed=seed, sharp=1 + seed)
+    scores, _ = combined("attention-buckets", log_probs)
+    assert scores == pytest.approx(oracle.attention_buckets(log_probs.tolist()), abs=1e-12)
+    assert sum(map(math.exp, scores)) == pytest.approx(1)
+
+
+def test_attention_buckets_take_bases_or_multiples_of_the_models() -> None:
+    rope = Rope(torch.tensor([1.0, 500**-0.5], dtype=torch.float64), 1.2, 500.0)
+    extent = Extent(64, 32, 4)
+
+    def bases(spec: str) -> list[float]:
+        ropes = [rule(rope, extent) for rule in parse(spec).decoding.ropes]
+        assert all(one.inv_freq[0] == 1 and one.attention_factor == 1.2 for one in ropes)
+        return [float(one.inv_freq[1]) ** -2 for one in ropes]
+
+    assert bases("attention-buckets(bases=800+10k)") == pytest.approx([800, 10240])
+    multiples = [1, 1.75, 1.8, 1.9, 2, 2.5]
+    assert bases("attention-buckets") == pytest.approx([500 * one for one in multiples])
+
+
+def test_bases_are_read_and_written_as_a_sum() -> None:
+    assert (
+        str(parse("attention-buckets(bases=1e4+2.5e4)")) == "attention-buckets(bases=10000+25000)"
+    )
+    assert (
+        str(parse(str(parse("attention-buckets(bases=10k)")))) == "attention-buckets(bases=10240)"
+    )
+    for bad in ("1e4+", "1e4+1", "a", "nan", "1e4+inf", "2:3"):
+        with pytest.raises(PatchError, match=r"expected numbers joined by [+], each > 1"):
+            parse(f"attention-buckets(bases={bad})")
+
+
+@pytest.mark.parametrize("partner", ["ntk", "rope-base(theta=5e4)", "yarn+logn"])
+def test_attention_buckets_are_refused_beside_other_frequencies(partner: str) -> None:
+    for spec in (f"attention-buckets+{partner}", f"{partner}+attention-buckets"):
+        with pytest.raises(PatchError, match="both set the RoPE frequencies; keep one of them"):
+            parse(spec)
+    assert "frequencies" in describe("attention-buckets").partition("composes")[2]
+
+
+@pytest.mark.parametrize("partner", ["", "+logn", "+rerope(window=8)"])
+def test_a_reading_is_over_when_its_context_is_left(partner: str) -> None:
+    model, ids = tiny("llama"), tokens(40)
+    with apply(model, parse(f"attention-buckets(bases=500){partner}"), 40) as applied:
+        plain = logits(model, ids)
+        with applied.readings[0]():
+            assert (logits(model, ids) - plain).abs().max() > 1e-2
+        with pytest.raises(ZeroDivisionError), applied.readings[0]():
+            raise ZeroDivisionError
+        assert torch.equal(logits(model, ids), plain)
