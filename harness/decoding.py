@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from harness.engine import Engine
+from harness.cache import make_cache
+from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Batch, Prompt, Row
 from patches.base import Patch, PatchError
@@ -71,8 +72,10 @@ def decode(
     """
     for prompt in prompts:
         row, memory = Row(prompt, prompt.tokens), None
-        rows = list(_apart(prompt, decoding, trained)) if decoding.windows else [row]
-        batches = [(reading, Batch(engine, rows)) for reading in readings or (nullcontext,)]
+        batches = [
+            (reading, _reader(engine, prompt, decoding, trained))
+            for reading in readings or (nullcontext,)
+        ]
         chosen = None
         while not row.is_done:
             logits = torch.cat([_logits(*one, chosen) for one in batches])
@@ -82,7 +85,59 @@ def decode(
         yield row.new
 
 
-def _logits(reading: Reading, batch: Batch, chosen: Tensor | None) -> Tensor:
+def _reader(
+    engine: Engine, prompt: Prompt, decoding: Decoding, trained: int
+) -> "Batch | _SideBySide":
+    """What reads a prompt the way that a method asks for."""
+    if decoding.windows is None:
+        return Batch(engine, [Row(prompt, prompt.tokens)])
+    borders = windows_of(prompt, decoding, trained)
+    if decoding.question_position is None:
+        return Batch(engine, list(_apart(prompt, borders)))
+    lengths = [stop - start for start, stop in itertools.pairwise(borders)]
+    return _SideBySide(engine, prompt, borders, decoding.question_position(borders[0], lengths))
+
+
+class _SideBySide:
+    """Windows that are read apart, then stand in one row of keys before the question."""
+
+    def __init__(
+        self, engine: Engine, prompt: Prompt, borders: Sequence[int], position: int
+    ) -> None:
+        """Make room; `position` is that of the question's first token."""
+        self.engine = engine
+        self.prompt = prompt
+        self.borders = borders
+        self.position = position
+        self.cache = make_cache(len(prompt.tokens) + prompt.max_new_tokens)
+
+    def read(self) -> Tensor:
+        """Read the prompt; return the logits of its last token [1, vocabulary]."""
+        tokens, head, last = self.prompt.tokens, self.borders[0], self.borders[-1]
+        most = max(stop - start for start, stop in itertools.pairwise(self.borders))
+        one = make_cache(head + most)  # what a window sees: the head and itself
+        for start, stop in itertools.pairwise(self.borders):
+            begin, known = (0, 0) if start == head else (start, head)
+            one.open(slice(0, 1), 0, known)
+            for first, end in pieces(stop - begin, stop - begin - 1, self.engine.chunk):
+                self.engine.forward(tokens[begin + first : begin + end], 1, one)
+            self.cache.copy(0, begin, one, (0, known), stop - begin)
+        self.cache.open(slice(0, 1), 0, last)
+        for first, end in pieces(len(tokens) - last, len(tokens) - last - 1, self.engine.chunk):
+            logits = self._forward(tokens[last + first : last + end])
+        return logits
+
+    def step(self, chosen: Tensor) -> Tensor:
+        """Read the token chosen [1]; return the logits [1, vocabulary]."""
+        return self._forward(chosen.tolist())
+
+    def _forward(self, tokens: Sequence[int]) -> Tensor:
+        logits = self.engine.forward(tokens, 1, self.cache, self.position)
+        self.position += len(tokens)
+        return logits
+
+
+def _logits(reading: Reading, batch: "Batch | _SideBySide", chosen: Tensor | None) -> Tensor:
     """Logits behind the prompt, or behind the token chosen last [rows, vocabulary]."""
     with reading():
         return batch.read() if chosen is None else batch.step(chosen)
@@ -95,9 +150,8 @@ def windows_of(prompt: Prompt, decoding: Decoding, trained: int) -> Sequence[int
     return decoding.windows(prompt.borders, most) if decoding.windows else ()
 
 
-def _apart(prompt: Prompt, decoding: Decoding, trained: int) -> Iterator[Row]:
+def _apart(prompt: Prompt, borders: Sequence[int]) -> Iterator[Row]:
     """Head and question without a context, then with each window between them."""
-    borders = windows_of(prompt, decoding, trained)
     head, question = prompt.tokens[: borders[0]], prompt.tokens[borders[-1] :]
     for start, stop in [(0, 0), *itertools.pairwise(borders)]:
         yield Row(prompt, [*head, *prompt.tokens[start:stop], *question])

@@ -71,6 +71,7 @@ PATCHES: dict[str, Entry] = {
         "window", "visible", "layers with a window of their own stay as shipped"
     ),
     "nbce": Entry("nbce", "decoding", "contexts read apart, the surest against none"),
+    "pcw": Entry("pcw", "decoding", "contexts side by side at the same positions"),
     "attention-buckets": Entry(
         "attention_buckets", "decoding", "a reading a RoPE base, the surer counts more"
     ),
@@ -106,7 +107,7 @@ def parse(spec: str) -> Patch:
 def _excluded(method: Method) -> list[str]:
     """Seams that a method on the seam of decoding cannot stand beside."""
     decoding = method({}).decoding if method.seam == "decoding" else None
-    words = {"rope": "frequencies", "query_scales": "query scale"}
+    words = {"rope": "frequencies", "native_window": "native-window"}
     return [words.get(seam, seam) for seam, _ in decoding.excludes] if decoding else []
 
 

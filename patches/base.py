@@ -231,7 +231,7 @@ class Patch:
     def leaves_model(self) -> bool:
         """True if every forward is the model's own."""
         is_alone = self == Patch(self.parts, decoding=self.decoding)
-        return is_alone and not (self.decoding and self.decoding.ropes)
+        return is_alone and (self.decoding is None or self.decoding.leaves_model)
 
     @property
     def maps_attention(self) -> bool:

@@ -26,14 +26,23 @@ class Decoding:
             within the trained length, the borders of windows of whole contexts. Each window is a
             reading of its own, head before and question behind it, after a reading without any.
             None: every reading is of the whole prompt.
+        question_position: if given, the windows stand side by side in one reading: each is read
+            behind the head alone, at the same positions, and the question sees them all from this
+            position on, given the length of the head and those of the windows.
         ropes: for each reading, its frequencies from the model's; none: one with the model's own.
         excludes: fields of a patch that cannot stand beside this, with the reason.
     """
 
     combine: Combine
     windows: Windows | None = None
+    question_position: Callable[[int, Sequence[int]], int] | None = None
     ropes: tuple[Callable[..., Any], ...] = ()
     excludes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def leaves_model(self) -> bool:
+        """True if every reading is as the model itself reads."""
+        return not self.ropes and self.question_position is None
 
 
 def joined(borders: Sequence[int], windows: int) -> Sequence[int]:

@@ -5,6 +5,7 @@ Nothing here imports `patches` or `harness`. A distribution is a list of log-pro
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -57,3 +58,31 @@ def attention_buckets(readings: Sequence[Log]) -> list[float]:
         p = sum(c * math.exp(one[token]) for c, one in zip(confidence, readings, strict=True))
         mixed.append(math.log(p / total) if p else -math.inf)
     return mixed
+
+
+def pcw(borders: Sequence[int], length: int) -> tuple[list[int], list[list[bool]]]:
+    """Position of each token, and whether query i may see key j (2212.10947, section 3).
+
+    Tokens before the first border belong to all windows, those behind the last see all of them.
+    """
+    head, last = borders[0], borders[-1]
+    longest = max(stop - start for start, stop in itertools.pairwise(borders))
+
+    def window(token: int) -> int | None:
+        inside = [k for k in range(len(borders) - 1) if borders[k] <= token < borders[k + 1]]
+        return inside[0] if inside else None
+
+    positions = []
+    for token in range(length):
+        k = window(token)
+        if token < head:
+            positions.append(token)
+        elif k is not None:
+            positions.append(head + token - borders[k])
+        else:
+            positions.append(head + longest + token - last)
+    seen = [
+        [j <= i and (j < head or i >= last or window(i) == window(j)) for j in range(length)]
+        for i in range(length)
+    ]
+    return positions, seen

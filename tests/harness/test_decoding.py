@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from harness.generate import Prompt, generate
 from patches.apply import apply
 from tests import oracle_decoding as oracle
 from tests.harness.conftest import TRAINED_LENGTH, command, make_model, table
+from tests.models import WINDOWED, tiny, tokens, windowed
+from tests.models import logits as model_logits
 from tests.tasks.toy import SOURCES
 
 CPU = torch.device("cpu")
@@ -97,6 +100,85 @@ def test_nbce_joins_contexts_to_windows() -> None:
     assert made("nbce(windows=2)", PROMPTS[:1]) != made("nbce", PROMPTS[:1])
 
 
+def pcw(prompt: Prompt, borders: Sequence[int], base: float = 1e4, logn: bool = False) -> list[int]:
+    """The answer by dense attention in float64, its mask and positions spelled out."""
+    model = make_model().double()
+    model.set_attn_implementation("eager")
+    inv_freq = [base ** (-2 * d / 8) for d in range(4)]
+    model.model.rotary_emb.inv_freq = torch.tensor(inv_freq, dtype=torch.float64)
+    new: list[int] = []
+    while len(new) < prompt.max_new_tokens:
+        tokens = [*prompt.tokens, *new]
+        positions, seen = oracle.pcw(borders, len(tokens))
+        mask = torch.where(torch.tensor(seen), 0.0, -torch.inf).double()[None, None]
+        keys = [math.log(sum(row)) / math.log(TRAINED_LENGTH) for row in seen]
+        scales = torch.tensor([max(1.0, one) if logn else 1.0 for one in keys])[:, None]
+        hooks = [
+            layer.self_attn.q_proj.register_forward_hook(lambda _, __, q, c=scales: q * c)
+            for layer in model.model.layers
+        ]
+        with torch.inference_mode():
+            out = model(
+                torch.tensor([tokens]),
+                attention_mask=mask,
+                position_ids=torch.tensor([positions]),
+                use_cache=False,
+            )
+        new.append(likeliest(out.logits[0, -1].tolist()))
+        for hook in hooks:
+            hook.remove()
+    return new
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_pcw_answers_as_dense_attention_with_its_mask(prompt: Prompt, chunk: int | None) -> None:
+    windows = len(prompt.borders) - 1
+    assert made(f"pcw(windows={windows})", [prompt], chunk) == [pcw(prompt, prompt.borders)]
+    assert made("pcw(windows=2)", PROMPTS[:1], chunk) == [pcw(PROMPTS[0], (4, 25, 50))]
+
+
+def test_pcw_has_the_frequencies_of_another_patch() -> None:
+    given = made("pcw(windows=4)+rope-base(theta=500)", PROMPTS[:1])
+    assert given == [pcw(PROMPTS[0], BORDERS, 500)] != made("pcw(windows=4)", PROMPTS[:1])
+
+
+def test_a_query_scale_counts_the_keys_that_a_query_sees_under_pcw() -> None:
+    longer, borders = Prompt(TOKENS[:115], 9, None, (10, 60, 105)), (10, 60, 105)
+    given = made("pcw(windows=2)+logn", [longer])
+    assert given == [pcw(longer, borders, logn=True)] != made("pcw(windows=2)", [longer])
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gpt_oss", "deepseek_v3", "glm"])
+def test_pcw_works_on_other_families_their_own_windows_lifted(family: str) -> None:
+    model = windowed(family) if family in WINDOWED else tiny(family)
+    borders, patch = (3, 20, 35, 50), patches.parse("pcw(windows=3)")
+    prompt, new = Prompt(tokens(60)[0].tolist(), 6, None, borders), []
+    with apply(model, patch, 66, 66):
+        (answer,) = decode(Engine(model, None, CPU), [prompt], patch.decoding, 66)
+        while len(new) < 6:
+            ids = torch.tensor([[*prompt.tokens, *new]])
+            positions, seen = oracle.pcw(borders, ids.shape[1])
+            mask = torch.where(torch.tensor(seen), 0.0, torch.finfo(torch.float32).min)[None, None]
+            places = torch.tensor([positions])
+            out = model_logits(model, ids, attention_mask=mask, position_ids=places)
+            new.append(int(out[0, -1].argmax()))
+    assert answer == new
+
+
+@pytest.mark.parametrize("partner", ["", "+ntk", "+logn"])
+def test_pcw_with_one_window_is_the_model(partner: str) -> None:
+    plain = made(partner.removeprefix("+") or "none", PROMPTS)
+    assert made(f"pcw(windows=1){partner}", PROMPTS) == plain
+    assert made(f"pcw(windows=2){partner}", PROMPTS) != plain
+
+
+def test_pcw_takes_windows_that_fit_the_trained_length() -> None:
+    assert made("pcw", PROMPTS[:1]) == made("pcw(windows=1)", PROMPTS[:1])  # 57 + 7 of 64
+    longer = Prompt(TOKENS[:57], 8, None, BORDERS)
+    assert made("pcw", [longer]) == made("pcw(windows=2)", [longer])
+
+
 def buckets(prompt: Prompt, bases: Sequence[float], partner: str = "") -> list[int]:
     """The answer by whole forwards of a model with each base."""
     new: list[int] = []
@@ -140,7 +222,8 @@ def test_attention_buckets_with_the_models_own_base_are_the_model(partner: str) 
 
 
 @pytest.mark.parametrize(
-    "spec", ["nbce", "nbce+ntk+logn", "nbce+rerope(window=8)", "attention-buckets+dca"]
+    "spec",
+    ["nbce", "nbce+ntk+logn", "nbce+rerope(window=8)", "attention-buckets+dca", "pcw(windows=2)"],
 )
 def test_prompts_together_are_answered_as_one_by_one(spec: str) -> None:
     alone = [made(spec, [prompt])[0] for prompt in PROMPTS]
@@ -193,6 +276,7 @@ def asked(model: Path, data: Path, out: Path, patch: str, task: str, *more: str)
     ("patch", "task", "attention"),
     [
         ("nbce", "ruler(tasks=qa_1)", "sdpa"),
+        ("pcw", "ruler(tasks=qa_1)", "sdpa"),
         ("attention-buckets", "needle", "sdpa"),
         ("rerope+attention-buckets", "needle", "blockwise"),
     ],
@@ -212,6 +296,7 @@ def test_a_task_runs_from_the_command_line(
     [
         ("nbce", "needle", "reads contexts apart and the task has none to separate in sample"),
         ("nbce", "ppl", "chooses generated tokens and the task scores given ones"),
+        ("pcw", "needle", "reads contexts apart and the task has none to separate in sample"),
         ("attention-buckets", "ppl", "chooses generated tokens and the task scores given ones"),
         ("ntk+nbce", "ruler(tasks=vt+qa_1)", "has none to separate in sample 'sample 0, vt'"),
         ("nbce(windows=99)", "ruler(tasks=qa_1)", "windows=99: a prompt has 6 contexts"),

@@ -18,7 +18,10 @@ REQUIRED = {"temperature": "temperature(value=1.2)", "rope-base": "rope-base(the
 SPECS = [REQUIRED.get(name, name) for name in PATCHES]
 HOSTS = {"sinks": "window(size=24)+", "native-window": "ntk+"}
 DECODING = [name for name, entry in PATCHES.items() if entry.seam == "decoding"]
-CLASHES = {"attention-buckets": ("frequencies",)}  # seams, each refused by name
+CLASHES = {  # seams, each refused by name
+    "attention-buckets": ("frequencies",),
+    "pcw": ("bands", "visible"),
+}
 PARTNERS = ("ntk", "rerope(window=8)", "logn", "window(size=24)")
 STACKS = ["rerope+logn+ntk", "window(size=9)+sinks(size=3)", "dca(variant=code)+yarn"]
 

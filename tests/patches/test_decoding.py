@@ -151,3 +151,21 @@ def test_a_reading_is_over_when_its_context_is_left(partner: str) -> None:
         with pytest.raises(ZeroDivisionError), applied.readings[0]():
             raise ZeroDivisionError
         assert torch.equal(logits(model, ids), plain)
+
+
+def test_pcw_takes_the_fewest_windows_that_fit() -> None:
+    cut = parse("pcw").decoding.windows
+    borders = [3, 10, 11, 20, 40, 41]
+    assert cut(borders, 38) == [3, 41]
+    assert cut(borders, 37) == cut(borders, 30) == [3, 11, 41]
+    assert cut(borders, 29) == [3, 10, 20, 41]
+    assert cut(borders, 20) == cut(borders, 1) == borders
+    assert cut([3, 9], 1) == [3, 9]
+    assert parse("pcw(windows=2)").decoding.windows(borders, 38) == [3, 11, 41]
+
+
+@pytest.mark.parametrize("partner", ["rerope", "dca", "window", "native-window", "streaming"])
+def test_pcw_is_refused_beside_other_maps_and_windows(partner: str) -> None:
+    for spec in (f"pcw+{partner}", f"{partner}+logn+pcw"):
+        with pytest.raises(PatchError, match=r"map positions; keep one|hide keys themselves"):
+            parse(spec)
