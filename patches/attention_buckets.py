@@ -54,8 +54,8 @@ METHODS = (
         formula="p = sum_j c_j p_j / sum_j c_j, c_j = max p_j, p_j the prediction with base j",
         claims="tool use and retrieval from places that one base overlooks; costs a pass a base",
         source="Chen et al. 2023 (2312.04455), bases searched for Llama-2-7B: 10000 to 25000",
-        differs="the weights follow the paper's description, confidence being the largest "
-        "probability, and were not compared with its code; a base changes the shipped frequencies "
+        differs="confidence is the largest probability, normalised over the readings, which "
+        "has not been compared with the authors' code; a base changes the shipped frequencies "
         "by the ratio of the bases; the default multiples were searched for base 10000 within 4k",
     ),
 )
