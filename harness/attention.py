@@ -104,6 +104,10 @@ def read_shares(reading: Reading) -> list[list[LayerRow]]:
             raise HarnessError(
                 f"'{patch}' does not read all of the document; leave it out and give a lower --len"
             )
+        if patch.decoding:
+            raise HarnessError(
+                f"'{patch}' chooses between several readings and this is one; leave it out"
+            )
     device = resolve_device(reading.device)
     corpus = _corpus(reading.data)
     checkpoint = open_checkpoint(reading.model)

@@ -107,14 +107,24 @@ class Engine:
             )
         return all_nll, np.concatenate(hits)
 
-    def forward(self, tokens: Sequence[int], rows: int, cache: object) -> Tensor:
-        """Return the logits of the last `rows` tokens [rows, vocabulary]."""
+    def forward(
+        self, tokens: Sequence[int], rows: int, cache: object, position: int | None = None
+    ) -> Tensor:
+        """Return the logits of the last `rows` tokens [rows, vocabulary].
+
+        `position` is that of the first token, if it is not its place in the cache.
+        """
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
+        extra = {}
+        if position is not None:
+            places = torch.arange(position, position + len(tokens), device=self.device)
+            extra["position_ids"] = places[None]
         output = self.model(
             input_ids=ids,
             past_key_values=cache,
             use_cache=cache is not None,
             logits_to_keep=rows,
+            **extra,
         )
         logits: Tensor = output.logits[0]
         return logits

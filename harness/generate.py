@@ -14,7 +14,7 @@ from harness.cache import RowCache
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
-__all__ = ["Prompt", "generate"]
+__all__ = ["Batch", "Prompt", "Row", "generate"]
 
 Tokens = Sequence[int]
 
@@ -28,11 +28,13 @@ class Prompt:
         max_new_tokens: tokens to generate, at most or exactly.
         ended: tells from the generated tokens whether they are enough; None to generate exactly
             `max_new_tokens`, whatever they are.
+        borders: of its contexts, as in a sample of a task; none if they cannot be read apart.
     """
 
     tokens: Tokens
     max_new_tokens: int
     ended: Callable[[list[int]], bool] | None = None
+    borders: tuple[int, ...] = ()
 
 
 @torch.inference_mode()
@@ -55,10 +57,10 @@ def generate(
         NonFinite: a logit is not a number, or infinite where the largest is looked for.
         HarnessError: `keep` leaves no room for a prompt.
     """
-    rows = [_Row(prompt, _newest(engine, prompt, keep)) for prompt in prompts]
-    last: _Batch | None = None
+    rows = [Row(prompt, _newest(engine, prompt, keep)) for prompt in prompts]
+    last: Batch | None = None
     for start in range(0, len(rows), batch):
-        last = _Batch(engine, rows[start : start + batch], last)
+        last = Batch(engine, rows[start : start + batch], last)
         yield from last.run()
 
 
@@ -76,10 +78,11 @@ def _newest(engine: Engine, prompt: Prompt, keep: int | None) -> Tokens:
     return [*head, *prompt.tokens[len(head) :][-room:]]
 
 
-class _Row:
+class Row:
     """One prompt, what is read of it, and what has been generated."""
 
     def __init__(self, prompt: Prompt, tokens: Tokens) -> None:
+        """Nothing is read or generated yet."""
         self.prompt = prompt
         self.tokens = list(tokens)
         self.new: list[int] = []
@@ -98,10 +101,11 @@ class _Row:
         self.is_done = is_full or (ended is not None and ended(self.new))
 
 
-class _Batch:
+class Batch:
     """Rows that are continued together; the prompts end at one column."""
 
-    def __init__(self, engine: Engine, rows: Sequence[_Row], before: "_Batch | None") -> None:
+    def __init__(self, engine: Engine, rows: Sequence[Row], before: "Batch | None" = None) -> None:
+        """Make room for the rows; what they share with those before is not read again."""
         self.engine = engine
         self.rows = rows
         self.columns = max(len(row.tokens) for row in rows)
@@ -113,16 +117,20 @@ class _Batch:
 
     def run(self) -> Iterator[list[int]]:
         """Read all prompts, then generate step by step until every row is done."""
+        logits = self.read()
+        while True:
+            chosen = self._take(logits)
+            if all(row.is_done for row in self.rows):
+                break
+            logits = self.step(chosen)
+        yield from (row.new for row in self.rows)
+
+    def read(self) -> Tensor:
+        """Read all prompts; return the logits of their last tokens [rows, vocabulary]."""
         logits = torch.stack([self._read(index) for index in range(len(self.rows))])
         self.before = None  # its memory is free from here on
         self.cache.open(slice(0, len(self.rows)), 0, self.columns)
-        while True:
-            self._take(logits)
-            if all(row.is_done for row in self.rows):
-                break
-            logits = self._step()
-            self.columns += 1
-        yield from (row.new for row in self.rows)
+        return logits
 
     def _read(self, index: int) -> Tensor:
         """Read one prompt; return the logits of its last token [vocabulary]."""
@@ -138,8 +146,8 @@ class _Batch:
             logits = self.engine.forward(tokens[known + start : known + end], 1, self.cache)
         return logits[-1]
 
-    def _take(self, logits: Tensor) -> None:
-        """Choose the likeliest token of each row [rows, vocabulary]."""
+    def _take(self, logits: Tensor) -> Tensor:
+        """Choose the likeliest token of each row [rows] by the logits [rows, vocabulary]."""
         best, chosen = logits.float().max(dim=-1)
         for row, finite, token in zip(
             self.rows, torch.isfinite(best).tolist(), chosen.tolist(), strict=True
@@ -148,10 +156,10 @@ class _Batch:
                 position = len(row.tokens) + len(row.new)
                 raise NonFinite(f"logits are not finite at generated position {position}")
             row.take(token, self.engine.end_ids)
-        self.chosen = chosen
+        return chosen
 
-    def _step(self) -> Tensor:
-        """Read the chosen tokens; return the logits [rows, vocabulary]."""
+    def step(self, chosen: Tensor) -> Tensor:
+        """Read the tokens chosen [rows], or [1] for all; return the logits [rows, vocabulary]."""
         device = self.engine.device
         extra = {}
         if any(self.pads):
@@ -160,12 +168,13 @@ class _Batch:
             extra["attention_mask"] = (columns >= pads).long()
             extra["position_ids"] = self.columns - pads
         output = self.engine.model(
-            input_ids=self.chosen[:, None].to(device),
+            input_ids=chosen[:, None].expand(len(self.rows), 1).to(device),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
             **extra,
         )
+        self.columns += 1
         logits: Tensor = output.logits[:, -1]
         return logits
 

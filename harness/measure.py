@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from harness.decoding import decode
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
@@ -15,7 +16,7 @@ from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
 from harness.results import Record, Row, Scores
 from patches import PatchError
-from patches.apply import apply
+from patches.apply import Applied, apply
 from tasks import TaskError
 from tasks.base import Output, Sample, Tokenizer
 from tasks.metrics import METRICS, interval
@@ -90,7 +91,7 @@ class _Measurement:
                 row = replace(row, attention=applied.attention)
                 for note in applied.notes:
                     self.progress.say(note)
-                texts = self._texts(applied.keep)
+                texts = self._texts(applied)
                 samples = [
                     self._scores(sample, applied.keep, answer)
                     for sample, answer in zip(cell.samples, texts, strict=True)
@@ -114,11 +115,15 @@ class _Measurement:
             return Record(cell.key, (row,), ())
         return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
 
-    def _texts(self, keep: int | None) -> Iterator[tuple[list[int], str]]:
+    def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
         """Generated tokens and text of each sample, where it asks for some."""
         tokenizer, samples = self.cell.checkpoint.tokenizer, self.cell.samples
         asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
-        made = generate(self.engine, asked, keep, self.cell.template.batch)
+        decoding, row = self.cell.patch.decoding, self.cell.template
+        if decoding is None:
+            made = generate(self.engine, asked, applied.keep, row.batch)
+        else:
+            made = decode(self.engine, asked, decoding, row.trained_length, applied.readings)
         for sample in samples:
             if not sample.max_new_tokens:
                 yield [], ""
@@ -153,12 +158,12 @@ class _Measurement:
 def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
     until = sample.until
     if until is None:
-        return Prompt(sample.prompt, sample.max_new_tokens)
+        return Prompt(sample.prompt, sample.max_new_tokens, None, sample.borders)
 
     def ended(tokens: list[int]) -> bool:
         return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
 
-    return Prompt(sample.prompt, sample.max_new_tokens, ended)
+    return Prompt(sample.prompt, sample.max_new_tokens, ended, sample.borders)
 
 
 def before_first(text: str, ends: Sequence[str]) -> str:

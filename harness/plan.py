@@ -15,6 +15,7 @@ import transformers
 import patches
 import tasks
 from harness.checkpoint import ATTENTION, Checkpoint, open_checkpoint
+from harness.decoding import check_decoding
 from harness.errors import HarnessError, Unavailable
 from harness.lengths import render_length
 from harness.results import Row, cell_id
@@ -109,7 +110,7 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
 
     Raises:
         PatchError: a patch that cannot be read.
-        HarnessError: data for tasks that read none.
+        HarnessError: data for tasks that read none, or a patch that cannot act on a task.
         TaskError: a task that cannot be read, or data too short for a length.
         Unavailable: a model or the data is not there.
     """
@@ -135,6 +136,8 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
                         corpus.documents, checkpoint.tokenizer, length, trained_length, request.seed
                     )
                 )
+                for patch in chosen_patches:
+                    check_decoding(patch, task, samples, trained_length)
                 made = _Maker(request, device, checkpoint, corpus, trained_length)
                 cells += [made.cell(task, length, samples, patch) for patch in chosen_patches]
     return list({cell.template.cell: cell for cell in cells}.values())

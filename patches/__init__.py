@@ -70,6 +70,11 @@ PATCHES: dict[str, Entry] = {
     "native-window": Entry(
         "window", "visible", "layers with a window of their own stay as shipped"
     ),
+    "nbce": Entry("nbce", "decoding", "contexts read apart, the surest against none"),
+    "pcw": Entry("pcw", "decoding", "contexts side by side at the same positions"),
+    "attention-buckets": Entry(
+        "attention_buckets", "decoding", "a reading a RoPE base, the surer counts more"
+    ),
 }
 
 
@@ -99,6 +104,13 @@ def parse(spec: str) -> Patch:
     return reduce(add, [lookup(name)(values) for name, values in calls])
 
 
+def _excluded(method: Method) -> list[str]:
+    """Seams that a method on the seam of decoding cannot stand beside."""
+    decoding = method({}).decoding if method.seam == "decoding" else None
+    words = {"rope": "frequencies", "native_window": "native-window"}
+    return [words.get(seam, seam) for seam, _ in decoding.excludes] if decoding else []
+
+
 def describe(name: str) -> str:
     """The text of `show NAME`: formula, parameters, claims, what it composes with, source.
 
@@ -111,9 +123,9 @@ def describe(name: str) -> str:
     for parameter in shown.parameters:
         default = "required" if parameter.required else f"default: {parameter.default}"
         lines.append(f"parameter {parameter.name} ({parameter.accepts}; {default})")
-    if shown.seam in ("frequencies", "bands"):
-        clash = ", ".join(other for other in others if other != name)
-        composes = f"every other seam; not with {clash}, truncate"
+    if shown.seam in ("frequencies", "bands", "decoding"):
+        clash = [*(other for other in others if other != name), "truncate"]
+        composes = f"every other seam; not with {', '.join([*clash, *_excluded(shown)])}"
     elif name == "truncate":
         composes = "nothing: a truncated input leaves nothing to extend"
     else:

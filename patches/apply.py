@@ -9,8 +9,8 @@ attention; a query scale alone multiplies the queries before the native attentio
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_atten
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from patches.base import Band, Extent, Patch, PatchError, Plan, QueryScale, Region, Rope
+from patches.base import Extent, Patch, PatchError, Plan, QueryScale, Region, Rope
 from patches.checks import (
     IDENTITY_TOKENS,
     check_layers,
@@ -30,7 +30,15 @@ from patches.checks import (
     without_rotary,
 )
 from patches.config import head_dim, trained_length
-from patches.hook import AttentionFunction, Columns, banded, native_plans, scaled
+from patches.hook import (
+    AttentionFunction,
+    Columns,
+    banded,
+    native_plans,
+    planned,
+    scaled,
+    swapped,
+)
 from patches.rotary import (
     RotarySet,
     Rotations,
@@ -58,12 +66,14 @@ class Applied:
         keep: newest input tokens that the model may be given; None for all.
         notes: remarks for the user, a line each.
         plans: what each layer does to the queries and keys that its attention is given.
+        readings: contexts to read a prompt in, where a patch has several; plans are of none.
     """
 
     attention: str
     keep: int | None = None
     notes: tuple[str, ...] = ()
     plans: Mapping[int, Plan] = field(default_factory=dict)
+    readings: tuple[Callable[[], AbstractContextManager[None]], ...] = ()
 
 
 @contextmanager
@@ -87,31 +97,46 @@ def apply(
     keep = patch.keep(extent) if patch.keep else None
     config = model.config.get_text_config()
     layers, windows = int(config.num_hidden_layers), hiding(config, extent)
-    if not patch.parts or keep is not None:
+    if patch.leaves_model or keep is not None:
         yield Applied(native, keep, plans=native_plans(layers, windows))
         return
     check_layers(patch, extent, layers)
     shipped = shipped_ropes(model, extent)
     kept = windows if patch.native_window else {}
-    patched = {rotary: patch.resolve(rope, extent).rope for rotary, rope in shipped.items()}
-    usual = next(iter(shipped))
-    remarks = notes(patch, shipped[usual], patched[usual]) + lifted_note(windows, patch)
-    scale = patch.resolve(shipped[usual], extent).query_scale
-    with unwindowed(config), ExitStack() as stack:
-        unscalable = scale is not None and native not in ALL_ATTENTION_FUNCTIONS
-        if patch.maps_attention or kept or unscalable or loses_factor(model, shipped, patched):
-            rotations = measured(model)
-            identity(model, rotations)
-            plans = planned(patch, extent, layer_ropes(rotations, shipped), kept)
-            stack.enter_context(hooked(model, shipped, banded(plans)))
-            native = "blockwise"
-        else:
-            check_frequencies(model, shipped)
-            stack.enter_context(scaled_attention(model, scale, native))
-            stack.enter_context(frequencies(patched))
-            native += "+scale" if scale else ""
-            plans = native_plans(layers, {}, scale)
-        yield Applied(native, notes=remarks, plans=plans)
+    usual = next(iter(shipped.values()))
+    remarks = notes(patch, usual, patch.resolve(usual, extent).rope) + lifted_note(windows, patch)
+    with unwindowed(config), attached(model, patch, extent, shipped, kept) as applied:
+        yield replace(applied, notes=remarks)
+
+
+@contextmanager
+def attached(
+    model: PreTrainedModel,
+    patch: Patch,
+    extent: Extent,
+    shipped: Ropes,
+    kept: Mapping[int, Region],
+) -> Iterator[Applied]:
+    """Put new frequencies on, or the hook where a patch needs it."""
+    native, patched = str(model.config._attn_implementation), resolved(patch, extent, shipped)
+    scale = patch.resolve(next(iter(shipped.values())), extent).query_scale
+    ropes = patch.decoding.ropes if patch.decoding else ()
+    others = [replace(patch, rope=rope) for rope in ropes]
+    unscalable = scale is not None and native not in ALL_ATTENTION_FUNCTIONS
+    if patch.maps_attention or kept or unscalable or loses_factor(model, shipped, patched):
+        rotations = measured(model)
+        identity(model, rotations)
+        turned = layer_ropes(rotations, shipped)
+        plans = planned(patch, extent, turned, kept)
+        swaps = [partial(swapped, plans, planned(one, extent, turned, kept)) for one in others]
+        with hooked(model, shipped, banded(plans)):
+            yield Applied("blockwise", plans=plans, readings=tuple(swaps))
+        return
+    check_frequencies(model, shipped)
+    each = [partial(frequencies, resolved(one, extent, shipped)) for one in others]
+    plans = native_plans(int(model.config.get_text_config().num_hidden_layers), {}, scale)
+    with scaled_attention(model, scale, native), frequencies({} if each else patched):
+        yield Applied(native + ("+scale" if scale else ""), plans=plans, readings=tuple(each))
 
 
 @contextmanager
@@ -132,23 +157,9 @@ def watched(
         yield
 
 
-def planned(
-    patch: Patch, extent: Extent, ropes: Mapping[int, Rope], kept: Mapping[int, Region]
-) -> dict[int, Plan]:
-    """What each layer does: the patch, or its own window alone where that is kept.
-
-    Raises:
-        PatchError: a window on some layers of a model whose layers share an attention module.
-    """
-    shared = min(ropes, default=0) < 0  # transformers numbers such a module -1
-    if shared and any(rule(extent).layers != (0, None) for rule in patch.visible):
-        raise PatchError(f"'{patch}': the model's layers share their attention; leave layers= out")
-    return {
-        layer: Plan(rope, (Band(kept[layer]),))
-        if layer in kept
-        else patch.resolve(rope, extent, max(layer, 0))
-        for layer, rope in ropes.items()
-    }
+def resolved(patch: Patch, extent: Extent, shipped: Ropes) -> dict[RotarySet, Rope]:
+    """The frequencies of each set under a patch."""
+    return {rotary: patch.resolve(rope, extent).rope for rotary, rope in shipped.items()}
 
 
 def check_identity(model: PreTrainedModel) -> float:

@@ -11,6 +11,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from patches.decoding import Decoding
+from patches.region import EVERYWHERE, Region
 from patches.spec import PatchError
 
 __all__ = [
@@ -99,57 +101,6 @@ class Rope:
         )
 
 
-UNBOUNDED = 1 << 62
-
-
-@dataclass(frozen=True)
-class Region:
-    """Pairs (query i, key j) with bounded distance, key index and chunk lag; None: no upper bound.
-
-    distance[0] <= i - j < distance[1], keys[0] <= j < keys[1] and, with chunks of `chunk_size`,
-    lag[0] <= i // chunk_size - j // chunk_size < lag[1]. The keys of one query form an interval.
-    """
-
-    distance: tuple[int, int | None] = (0, None)
-    keys: tuple[int, int | None] = (0, None)
-    chunk_size: int | None = None
-    lag: tuple[int, int | None] = (0, None)
-
-    def interval(self, i: int) -> tuple[int, int]:
-        """Keys [start, stop) of query i; empty when start >= stop."""
-        start, stop = self.constant_bounds(i)
-        if self.distance[1] is not None:
-            start = max(start, i - self.distance[1] + 1)
-        return start, min(stop, i - self.distance[0] + 1)
-
-    def constant_bounds(self, i: int) -> tuple[int, int]:
-        """The part of `interval` that does not move with i inside a chunk."""
-        start, stop = self.keys[0], UNBOUNDED if self.keys[1] is None else self.keys[1]
-        if self.chunk_size is not None:
-            chunk = i // self.chunk_size
-            if self.lag[1] is not None:
-                start = max(start, (chunk - self.lag[1] + 1) * self.chunk_size)
-            stop = min(stop, (chunk - self.lag[0] + 1) * self.chunk_size)
-        return start, stop
-
-    def within(self, distance: tuple[int, int | None], keys: tuple[int, int | None]) -> "Region":
-        """This region cut to a distance interval and a key interval."""
-        return replace(
-            self, distance=intersect(self.distance, distance), keys=intersect(self.keys, keys)
-        )
-
-    @property
-    def is_empty(self) -> bool:
-        """True when the distance or the key interval is empty."""
-        return any(high is not None and low >= high for low, high in (self.distance, self.keys))
-
-
-def intersect(a: tuple[int, int | None], b: tuple[int, int | None]) -> tuple[int, int | None]:
-    """Intersection of two half-open intervals, None being no upper bound."""
-    highs = [high for high in (a[1], b[1]) if high is not None]
-    return max(a[0], b[0]), min(highs) if highs else None
-
-
 PositionMap = Callable[[Tensor], Tensor]
 
 
@@ -168,7 +119,7 @@ class Band:
         key_position: map of key positions [kv_len]; None leaves the keys un-rotated (position 0).
     """
 
-    region: Region = Region()
+    region: Region = EVERYWHERE
     query_position: PositionMap = unchanged
     key_position: PositionMap | None = unchanged
 
@@ -203,6 +154,11 @@ class Plan:
     query_scale: QueryScale | None = None
 
 
+SINGLE = {  # seams that hold one method
+    "rope": "set the RoPE frequencies",
+    "bands": "map positions",
+    "decoding": "choose the next token",
+}
 RopeRule = Callable[[Rope, Extent], Rope]
 RopeParameters = dict[str, str | int | float | bool | list[float]]
 ParametersRule = Callable[[Rope, Extent], RopeParameters]
@@ -226,6 +182,7 @@ class Patch:
         sinks: first keys that stay visible whatever a window hides.
         native_window: True if layers with a window of their own stay as they are.
         keep: number of newest input tokens the model is given at all.
+        decoding: how several readings of a prompt choose each token.
     """
 
     parts: tuple[tuple[str, str], ...] = ()
@@ -237,6 +194,7 @@ class Patch:
     sinks: int = 0
     native_window: bool = False
     keep: Callable[[Extent], int] | None = None
+    decoding: Decoding | None = None
 
     def __str__(self) -> str:
         """Canonical spec, `none` for the baseline."""
@@ -249,7 +207,7 @@ class Patch:
             PatchError: both sit on a seam that holds one method, or a part comes twice.
         """
         both = f"'{self}+{other}'"
-        for seam, what in (("rope", "set the RoPE frequencies"), ("bands", "map positions")):
+        for seam, what in SINGLE.items():
             if getattr(self, seam) is not None and getattr(other, seam) is not None:
                 raise PatchError(f"{both}: both {what}; keep one of them")
         if (self.keep and other.parts) or (other.keep and self.parts):
@@ -259,7 +217,7 @@ class Patch:
         twice = set(self.parts) & set(other.parts)
         if twice:
             raise PatchError(f"{both}: {twice.pop()[1]} comes twice; keep one of them")
-        return Patch(
+        patch = Patch(
             parts=tuple(sorted(self.parts + other.parts)),
             rope=self.rope or other.rope,
             rope_parameters=self.rope_parameters or other.rope_parameters,
@@ -269,7 +227,18 @@ class Patch:
             sinks=max(self.sinks, other.sinks),
             native_window=self.native_window or other.native_window,
             keep=self.keep or other.keep,
+            decoding=self.decoding or other.decoding,
         )
+        for seam, why in patch.decoding.excludes if patch.decoding else ():
+            if getattr(patch, seam):
+                raise PatchError(f"{both}: {why}")
+        return patch
+
+    @property
+    def leaves_model(self) -> bool:
+        """True if every forward is the model's own."""
+        is_alone = self == Patch(self.parts, decoding=self.decoding)
+        return is_alone and (self.decoding is None or self.decoding.leaves_model)
 
     @property
     def maps_attention(self) -> bool:

@@ -1,17 +1,18 @@
 """Attention functions in transformers' signature that carry out a patch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from patches.attention import attend
-from patches.base import Band, Plan, QueryScale, Region, Rope
+from patches.base import Band, Extent, Patch, Plan, QueryScale, Region, Rope
 from patches.kept import kept_keys
 from patches.spec import PatchError
 
-__all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "scaled"]
+__all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "planned", "scaled", "swapped"]
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]
 KNOWN = ("position_ids", "cache_position", "softcap", "s_aux")  # tensors that need no refusal
@@ -97,6 +98,36 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
         return out.transpose(1, 2).contiguous(), None
 
     return function
+
+
+def planned(
+    patch: Patch, extent: Extent, ropes: Mapping[int, Rope], kept: Mapping[int, Region]
+) -> dict[int, Plan]:
+    """What each layer does: the patch, or its own window alone where that is kept.
+
+    Raises:
+        PatchError: a window on some layers of a model whose layers share an attention module.
+    """
+    shared = min(ropes, default=0) < 0  # transformers numbers such a module -1
+    if shared and any(rule(extent).layers != (0, None) for rule in patch.visible):
+        raise PatchError(f"'{patch}': the model's layers share their attention; leave layers= out")
+    return {
+        layer: Plan(rope, (Band(kept[layer]),))
+        if layer in kept
+        else patch.resolve(rope, extent, max(layer, 0))
+        for layer, rope in ropes.items()
+    }
+
+
+@contextmanager
+def swapped(plans: dict[int, Plan], others: Mapping[int, Plan]) -> Iterator[None]:
+    """Let attention by some plans follow others for the body of a `with`."""
+    before = dict(plans)
+    plans.update(others)
+    try:
+        yield
+    finally:
+        plans.update(before)
 
 
 def rows_of(x: Tensor, rows: list[int]) -> Tensor:

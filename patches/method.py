@@ -9,7 +9,14 @@ from patches.spec import PatchError, did_you_mean, parse_integer
 
 __all__ = ["Method", "Parameter"]
 
-SEAMS = {"frequencies": "1", "bands": "2", "query scale": "3", "visible": "4", "input": "5"}
+SEAMS = {
+    "frequencies": "1",
+    "bands": "2",
+    "query scale": "3",
+    "visible": "4",
+    "input": "5",
+    "decoding": "6",
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class Parameter:
     """One parameter of a method.
 
     Attributes:
-        kind: int, float, "layers" or a tuple of words.
+        kind: int, float, "numbers", "layers" or a tuple of words.
         default: what its absence means, in words or as the value.
         low: smallest accepted value; `above` excludes the bound itself.
     """
@@ -34,7 +41,12 @@ class Parameter:
         """The accepted values in words."""
         if isinstance(self.kind, tuple):
             return "|".join(self.kind)
-        words = {int: "integer", float: "number", "layers": "first:stop"}[self.kind]
+        words = {
+            int: "integer",
+            float: "number",
+            "numbers": "numbers joined by +, each",
+            "layers": "first:stop",
+        }[self.kind]
         return words if self.low is None else f"{words} {'>' if self.above else '>='} {self.low:g}"
 
     def read(self, text: str) -> object:
@@ -44,16 +56,17 @@ class Parameter:
             PatchError: not of the parameter's kind, or out of its range.
         """
         value = self.convert(text)
-        in_range = value is not None and (
-            self.low is None
-            or (
-                (isinstance(value, int | float) and math.isfinite(value))
-                and (value > self.low if self.above else value >= self.low)
-            )
-        )
-        if not in_range:
+        values = value if isinstance(value, tuple) else (value,)
+        if value is None or not all(map(self.is_in_range, values)):
             raise PatchError(f"{self.name}={text}: expected {self.accepts}")
         return value
+
+    def is_in_range(self, value: object) -> bool:
+        """True if there is no bound, or the value is a finite number that keeps to it."""
+        return self.low is None or (
+            (isinstance(value, int | float) and math.isfinite(value))
+            and (value > self.low if self.above else value >= self.low)
+        )
 
     def convert(self, text: str) -> object | None:
         """Read the value, None if it cannot be."""
@@ -61,6 +74,9 @@ class Parameter:
             return text if text in self.kind else None
         if self.kind == "layers":
             return read_layers(text)
+        if self.kind == "numbers":
+            values = tuple(replace(self, kind=float).convert(part) for part in text.split("+"))
+            return None if None in values else values
         integer = parse_integer(text)
         if integer is not None:
             return integer if self.kind is int else float(integer)
@@ -84,7 +100,7 @@ class Method:
     """A method with what `show` tells of it.
 
     Attributes:
-        seam: where it acts: frequencies, bands, query scale, visible, input.
+        seam: where it acts: frequencies, bands, query scale, visible, input, decoding.
         build: returns the Patch; called with the parameters that were given.
         formula: the paper's equation with our names.
         claims: what its authors say that it does.
@@ -142,7 +158,8 @@ class Method:
 def canonical(value: object) -> str:
     """Text of a parameter value in a canonical spec; reading it gives the value back."""
     if isinstance(value, tuple):
-        return ":".join(str(item) for item in value)
+        separator = "+" if isinstance(value[0], float) else ":"
+        return separator.join(map(canonical, value))
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return repr(value) if isinstance(value, float) else str(value)

@@ -111,6 +111,10 @@ class Sample:
     the first pass count, for tasks that choose among them; `depth` the share of the prompt's tokens
     that stand before what is asked for.
 
+    `borders` cut a prompt whose contexts can be read apart: context k is prompt[borders[k]:
+    borders[k + 1]]; what stands before the first border (with BOS) and what stands behind the last
+    (the question, never empty) belongs to all of them.
+
     `references` are the accepted answers where there may be several, `reference` is then the
     first; `classes` all labels to choose from. `cut` says what was taken out of a prompt that was
     too long: nothing, some of its `context`, or of its `wording` too.
@@ -132,6 +136,7 @@ class Sample:
     keys: tuple[int, ...] | None = None
     score_from: int = 0
     depth: float | None = None
+    borders: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:

@@ -101,18 +101,19 @@ class Ruler(Task):
             for index, document in enumerate(documents):
                 draws = Draws(seed, self.name, name, index)
                 try:
-                    prompt, references = part.sample(setting, draws, index)
+                    asked = part.sample(setting, draws, index)
                 except TaskError as error:
                     raise TaskError(f"{name}: {error}, or leave it out with tasks=") from None
                 samples.append(
                     Sample(
                         id=f"{document.id}, {name}",
                         document=document.id,
-                        prompt=prompt,
+                        prompt=asked.prompt,
                         max_new_tokens=setting.prompts[part.family].new,
                         until=(),
-                        reference=SEPARATOR.join(references),
+                        reference=SEPARATOR.join(asked.references),
                         position=name,
+                        borders=asked.borders,
                     )
                 )
         return samples

@@ -9,7 +9,7 @@ from typing import ClassVar
 from tasks.base import TaskError
 from tasks.draws import Draws
 from tasks.ruler.prompts import Prompt
-from tasks.ruler.setting import Part, Setting, Tokens, words
+from tasks.ruler.setting import Asked, Part, Setting, Tokens, words
 
 __all__ = ["CommonWords", "FrequentWords"]
 
@@ -29,7 +29,7 @@ class CommonWords(Part):
 
     family: ClassVar[str] = "common_words_extraction"
 
-    def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
+    def sample(self, setting: Setting, draws: Draws, index: int) -> Asked:
         """As many other words as fit."""
         short = setting.length < SHORT
         listed = sorted({*words("nouns"), *words("adjectives"), *words("verbs")})
@@ -43,7 +43,7 @@ class CommonWords(Part):
             common * often + others[:count] * seldom, COMMON * often + count * seldom
         )
         context = tuple(chain.from_iterable(_numbered(setting, written)))
-        return setting.around(prompt, context), common
+        return Asked(setting.around(prompt, context), common)
 
     def _prompt(
         self, setting: Setting, draws: Draws, example: list[str], times: tuple[int, int]
@@ -98,7 +98,7 @@ class FrequentWords(Part):
 
     family: ClassVar[str] = "freq_words_extraction"
 
-    def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
+    def sample(self, setting: Setting, draws: Draws, index: int) -> Asked:
         """As many words as fit, in random order; the references are ranks 2 to 4."""
         prompt = setting.prompts[self.family]
         prompt = replace(prompt, before=prompt.before.rstrip(" "))
@@ -115,7 +115,7 @@ class FrequentWords(Part):
             )
         written = [one for one, times in zip(tokens, counts, strict=True) for _ in range(times)]
         context = tuple(chain.from_iterable(draws.pick(written, len(written))))
-        return setting.around(prompt, context), ranked[1:4]
+        return Asked(setting.around(prompt, context), ranked[1:4])
 
 
 def _counts(sizes: list[int], room: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from tasks.draws import Draws
 from tasks.haystack import hide, pieces
 from tasks.ruler.prompts import NEEDLE, NOISE, Prompt
-from tasks.ruler.setting import Part, Setting, Tokens, words
+from tasks.ruler.setting import Asked, Part, Setting, Tokens, words
 
 __all__ = ["Niah"]
 
@@ -30,7 +30,7 @@ class Niah(Part):
     values: int = 1
     queries: int = 1
 
-    def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
+    def sample(self, setting: Setting, draws: Draws, index: int) -> Asked:
         """Needles at random depths, in random order."""
         keys = _different(draws, self.key_kind, self.keys)
         drawn = _different(draws, self.value_kind, self.keys * self.values)
@@ -54,7 +54,7 @@ class Niah(Part):
             f"{NOISE}\n" if self.haystack == "needle" else "",
             prompt.start,
         )
-        return tokens, [value for key in asked for value in values[key]]
+        return Asked(tokens, [value for key in asked for value in values[key]])
 
     def _needle(self, key: str, value: str) -> str:
         return NEEDLE.format(kind=self.value_kind, key=key, value=value)

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, ClassVar
 
 from tasks.base import TaskError
 from tasks.draws import Draws
-from tasks.ruler.setting import Part, Setting, Tokens
+from tasks.ruler.setting import Asked, Part, Setting, Tokens
 
 __all__ = ["Qa", "hotpotqa", "squad"]
 
@@ -72,7 +72,7 @@ class Qa(Part):
     source: str = ""
     read: Callable[[str], Read] = squad
 
-    def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
+    def sample(self, setting: Setting, draws: Draws, index: int) -> Asked:
         """As many documents as fit, in random order; one more is cut to fill the length."""
         questions, documents = self._read(setting)
         if index >= len(questions):
@@ -92,8 +92,12 @@ class Qa(Part):
             )
         mixed = draws.pick(bodies, len(bodies))
         labels = [setting.tokens(_label(place)) for place in range(1, len(mixed) + 1)]
-        pairs = chain.from_iterable(zip(labels, mixed, strict=True))
-        return setting.around(prompt, tuple(chain.from_iterable(pairs))), list(question.answers)
+        contexts = [(*label, *body) for label, body in zip(labels, mixed, strict=True)]
+        tokens = setting.around(prompt, tuple(chain.from_iterable(contexts)))
+        after = setting.tokens(prompt.in_chat(setting.chat).after)
+        ends = accumulate(map(len, [after, *reversed(contexts)]))
+        borders = tuple(len(tokens) - end for end in ends)[::-1]
+        return Asked(tokens, list(question.answers), borders)
 
     def _read(self, setting: Setting) -> Read:
         if self.source not in setting.sources:

@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from tasks.base import TaskError, Tokenizer
 from tasks.draws import Draws
 from tasks.haystack import Haystack, beginning, following, following_all, padded
 from tasks.ruler.prompts import NOISE, Prompt, prompts
 
-__all__ = ["Part", "Setting", "Tokens", "words"]
+__all__ = ["Asked", "Part", "Setting", "Tokens", "words"]
 
 Tokens = tuple[int, ...]
 
@@ -79,6 +79,14 @@ class Setting:
         return padded(self.tokenizer, whole, size, f"{NOISE}\n", prompt.start)
 
 
+class Asked(NamedTuple):
+    """A prompt, its references, and the borders of contexts that can be read apart."""
+
+    prompt: Tokens
+    references: list[str]
+    borders: Tokens = ()
+
+
 @dataclass(frozen=True)
 class Part(ABC):
     """One of the thirteen: its samples, and whether one of its references is enough."""
@@ -87,8 +95,8 @@ class Part(ABC):
     any_of: ClassVar[bool] = False
 
     @abstractmethod
-    def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
-        """Return prompt and references of sample `index`.
+    def sample(self, setting: Setting, draws: Draws, index: int) -> Asked:
+        """Return sample `index`.
 
         Raises:
             TaskError: the length is too short for it, or a source is missing.

@@ -7,7 +7,7 @@ from typing import ClassVar
 from tasks.draws import Draws
 from tasks.haystack import hide
 from tasks.ruler.prompts import NOISE
-from tasks.ruler.setting import Part, Setting, Tokens
+from tasks.ruler.setting import Asked, Part, Setting
 
 __all__ = ["VariableTracking"]
 
@@ -24,7 +24,7 @@ class VariableTracking(Part):
     family: ClassVar[str] = "variable_tracking"
     hops: int = 4
 
-    def sample(self, setting: Setting, draws: Draws, index: int) -> tuple[Tokens, list[str]]:
+    def sample(self, setting: Setting, draws: Draws, index: int) -> Asked:
         """The chain in order, each statement between two random lines of noise."""
         names, value = _names(draws, self.hops + 1, NAME), draws.digits(5)
         depths = sorted(draws.pick(range(DEPTHS), len(names)))
@@ -43,7 +43,7 @@ class VariableTracking(Part):
             (setting.length, prompt.new),
             start=prompt.start,
         )
-        return tokens, names
+        return Asked(tokens, names)
 
     def _example(self, setting: Setting, draws: Draws) -> str:
         names, value = _names(draws, self.hops + 1, EXAMPLE_NAME), draws.digits(5)

@@ -129,6 +129,7 @@ def test_the_window_is_the_trained_length_at_most(
         (["--len", "4"], 2, "--len 4: nothing lies between a window of 1 and 4 first tokens"),
         (["--len", "64k"], 2, "a length of 65536 needs"),
         (["--len", "128", "--patch", "none,truncate"], 2, "'truncate' does not read all"),
+        (["--len", "128", "--patch", "nbce"], 2, "'nbce' chooses between several readings"),
         (["--len", "128", "--model", "./nowhere"], 4, "no such directory"),
         (["--len", "128", "--data", "nowhere.txt"], 4, "nowhere.txt"),
         (["--len", "128", "--device", "tpu"], 2, "--device tpu"),

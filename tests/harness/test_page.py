@@ -224,8 +224,8 @@ def test_report_writes_one_page_of_several_runs_without_torch(tmp_path: Path) ->
     [
         (["report", "A", "A"], 2, "give --html FILE"),
         (["report", "A", "nowhere", "--html", "x.html"], 6, "cannot be read"),
-        (["report", "A", "--html", "A/journal.jsonl/x"], 6, "cannot be written"),
-        (["report", "empty", "--html", "x.html"], 2, "no finished cell"),
+        (["report", "A", "--html", "A/file/x"], 6, "cannot be written"),
+        (["report", "empty", "--html", "x.html"], 6, "no journal"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -239,6 +239,7 @@ def test_a_mistake_is_one_line(
     monkeypatch.chdir(tmp_path)
     run(Path("A"), cell("none", NLL))
     run(Path("empty"))
+    Path("A/file").touch()
     assert main(arguments) == code
     captured = capsys.readouterr()
     assert words in captured.err

@@ -10,13 +10,18 @@ from transformers import DynamicCache
 
 from patches import PATCHES, lookup, parse
 from patches.apply import apply
-from patches.base import Patch
+from patches.base import Patch, PatchError
 from tests.models import FAMILIES, TRAINED_LENGTH, WINDOWED, logits, tiny, tokens, windowed
 
 LENGTH = 4 * TRAINED_LENGTH
 REQUIRED = {"temperature": "temperature(value=1.2)", "rope-base": "rope-base(theta=5e4)"}
 SPECS = [REQUIRED.get(name, name) for name in PATCHES]
 HOSTS = {"sinks": "window(size=24)+", "native-window": "ntk+"}
+DECODING = [name for name, entry in PATCHES.items() if entry.seam == "decoding"]
+CLASHES = {  # seams, each refused by name
+    "attention-buckets": ("frequencies",),
+    "pcw": ("bands", "visible"),
+}
 PARTNERS = ("ntk", "rerope(window=8)", "logn", "window(size=24)")
 STACKS = ["rerope+logn+ntk", "window(size=9)+sinks(size=3)", "dca(variant=code)+yarn"]
 
@@ -128,7 +133,9 @@ def test_within_the_trained_length_a_patch_is_the_plain_model(name: str) -> None
     assert same != ("identity" in lookup(name).exceptions)
 
 
-@pytest.mark.parametrize("name", [name for name in PATCHES if not PATCHES[name].baseline])
+@pytest.mark.parametrize(
+    "name", [name for name in PATCHES if not PATCHES[name].baseline and name not in DECODING]
+)
 def test_beyond_the_trained_length_a_patch_does_something(name: str) -> None:
     model = windowed("mistral") if name == "native-window" else tiny("llama")
     ids, host = tokens(LENGTH), HOSTS.get(name, "")
@@ -138,11 +145,20 @@ def test_beyond_the_trained_length_a_patch_does_something(name: str) -> None:
         assert (logits(model, ids) - plain).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("name", DECODING)
+def test_a_decoding_method_leaves_every_single_forward_alone(name: str) -> None:
+    """What it does to answers is in tests/harness/test_decoding.py: it joins several forwards."""
+    model, ids = tiny("llama"), tokens(LENGTH)
+    with apply(model, parse(name), LENGTH):
+        assert torch.equal(logits(model, ids), run(parse("none")))
+
+
 def stacks() -> Iterator[tuple[str, str]]:
     """Every patch with a partner on each other seam."""
     for name in PATCHES:
         for partner in PARTNERS:
-            if PATCHES[name].seam not in (PATCHES[partner.partition("(")[0]].seam, "input"):
+            seam = PATCHES[partner.partition("(")[0]].seam
+            if PATCHES[name].seam not in (seam, "input") and seam not in CLASHES.get(name, ()):
                 yield REQUIRED.get(name, name), partner
 
 
@@ -153,6 +169,15 @@ def test_a_patch_composes_with_each_other_seam_in_any_order(spec: str, partner: 
     first, second = run(one), run(other)
     assert torch.equal(first, second)
     assert first.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CLASHES)
+def test_a_method_refuses_just_the_seams_that_it_cannot_stand_beside(name: str) -> None:
+    for partner in PARTNERS:
+        if PATCHES[partner.partition("(")[0]].seam in CLASHES[name]:
+            for spec in (f"{name}+{partner}", f"{partner}+{name}"):
+                with pytest.raises(PatchError, match=r"'.*': \w+"):
+                    parse(spec)
 
 
 @cache

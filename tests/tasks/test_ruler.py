@@ -198,6 +198,32 @@ def test_hotpotqa_has_all_ten_paragraphs_of_the_question():
         assert {f"{index}.{place}" for place in range(10)} <= titles and len(titles) > 10
 
 
+@pytest.mark.parametrize("name", ["qa_1", "qa_2"])
+def test_the_borders_of_a_question_cut_its_prompt_into_documents(name):
+    for length in (6000, 6097):
+        for sample in made(name, length):
+            text = [chr(one) for one in sample.prompt[1:]]
+            starts = [match.start() for match in re.finditer(r"\n\nDocument", "".join(text))]
+            *contexts, question = (place - 1 for place in sample.borders)
+            assert contexts == starts and len(starts) > 4
+            asked = "".join(text[question:])
+            assert asked.startswith("\n\n") and asked.endswith("Answer:") and "Doc" not in asked
+
+
+def test_in_chat_the_borders_are_those_of_the_documents_too():
+    task = tasks.parse("ruler(tasks=qa_1,chat=on)")
+    (sample,) = task.samples(DOCUMENTS[:1], Bytes(chat=("<user>", "</><model>")), 6000, 256, 0)
+    text = [chr(one) for one in sample.prompt[1:]]
+    starts = [match.start() for match in re.finditer(r"\n\nDocument", "".join(text))]
+    *contexts, question = (place - 1 for place in sample.borders)
+    assert contexts == starts and "".join(text[question:]).startswith("\n\nReply")
+
+
+def test_other_prompts_have_no_contexts_to_read_apart():
+    names = [name for name in PARTS if not name.startswith("qa")]
+    assert all(not made(name, n=1)[0].borders for name in names)
+
+
 def test_needed_documents_are_never_cut():
     outcomes = set()
     for length in range(1000, 1400, 7):
