@@ -30,9 +30,8 @@ __all__ = ["render_page", "write_page"]
 
 TEMPLATE = Path(__file__).parent / "assets" / "report.html"
 COSTS = {"seconds": ("time", "seconds a cell"), "peak_memory_gib": ("memory", "peak GiB a cell")}
-COLUMNS = (
-    *("model", "task", "patch", "length", "metric", "value", "95 % interval", "n", "seconds"),
-    *("GiB", "status", "run again"),
+COLUMNS = "model|task|patch|length|metric|value|95 % interval|n|seconds|GiB|status|run again".split(
+    "|"
 )
 WORDS = ("model", "task", "patch", "metric", "status", "run again")
 CUT = "Values above the upper edge are drawn on it."
