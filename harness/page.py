@@ -30,11 +30,11 @@ __all__ = ["render_page", "write_page"]
 
 TEMPLATE = Path(__file__).parent / "assets" / "report.html"
 COSTS = {"seconds": ("time", "seconds a cell"), "peak_memory_gib": ("memory", "peak GiB a cell")}
-COLUMNS = "model|task|patch|length|metric|value|95 % interval|n|seconds|GiB|status|run again".split(
-    "|"
+COLUMNS = (
+    *("model", "task", "patch", "length", "metric", "value", "95 % interval", "n", "seconds"),
+    *("GiB", "status", "run again"),
 )
 WORDS = ("model", "task", "patch", "metric", "status", "run again")
-CUT = "Values above the upper edge are drawn on it."
 ANSWERS, ANSWER = 3, 200  # predictions shown of a cell, and characters of each
 Styles = Mapping[str, int]
 
@@ -152,7 +152,9 @@ def _length_figure(group: Sequence[Record], styles: Styles) -> str:
         caption,
         mark=(first.trained_length, "trained length"),
     )
-    return _figure(caption, drawn, CUT if top is not None else "")
+    return _figure(
+        caption, drawn, "Values above the upper edge are drawn on it." if top is not None else ""
+    )
 
 
 def _cost_figure(group: Sequence[Record], cost: str, styles: Styles) -> str:
@@ -177,7 +179,9 @@ def _cost_figure(group: Sequence[Record], cost: str, styles: Styles) -> str:
     top = upper_edge(rows)
     y = Axis(f"{rows[0].metric} ({rows[0].better} is better)", end=top)
     drawn = chart(lines, Axis(label, is_log=True), y, caption, is_joined=False)
-    return _figure(caption, drawn, CUT if top is not None else "")
+    return _figure(
+        caption, drawn, "Values above the upper edge are drawn on it." if top is not None else ""
+    )
 
 
 def _heat(group: Sequence[Record], patch: str) -> str:
