@@ -23,7 +23,7 @@ from harness.options import check_target
 from harness.report import baselines, series, with_interval
 from harness.rerun import command_of, signature_of
 from harness.results import Record, Row, cell_id, write_atomically
-from harness.svg import STYLES, Axis, Line, Point, chart
+from harness.svg import STYLES, Axis, Line, Point, captioned, chart
 from tasks.haystack import DEPTH
 
 __all__ = ["render_page", "write_page"]
@@ -35,6 +35,7 @@ COLUMNS = (
     *("GiB", "status", "run again"),
 )
 WORDS = ("model", "task", "patch", "metric", "status", "run again")
+CUT = "Values above the upper edge are drawn on it."
 ANSWERS, ANSWER = 3, 200  # predictions shown of a cell, and characters of each
 Styles = Mapping[str, int]
 
@@ -84,16 +85,6 @@ def _styles(records: Sequence[Record]) -> Styles:
     others = [patch for patch in patches if patch not in marked]
     styles = {patch: -1 - index for index, patch in enumerate(marked)}
     return styles | {patch: index for index, patch in enumerate(others)}
-
-
-def _figure(caption: str, drawn: str, note: str = "") -> str:
-    if not drawn:
-        return ""
-    below = f"<small>{escape(note)}</small>" if note else ""
-    return (
-        f'<figure><figcaption>{escape(caption)}</figcaption><div class="wide">{drawn}</div>'
-        f"{below}</figure>"
-    )
 
 
 def _keys(patches: Iterable[str], styles: Styles) -> str:
@@ -152,9 +143,7 @@ def _length_figure(group: Sequence[Record], styles: Styles) -> str:
         caption,
         mark=(first.trained_length, "trained length"),
     )
-    return _figure(
-        caption, drawn, "Values above the upper edge are drawn on it." if top is not None else ""
-    )
+    return captioned(caption, drawn, CUT if top is not None else "")
 
 
 def _cost_figure(group: Sequence[Record], cost: str, styles: Styles) -> str:
@@ -179,9 +168,7 @@ def _cost_figure(group: Sequence[Record], cost: str, styles: Styles) -> str:
     top = upper_edge(rows)
     y = Axis(f"{rows[0].metric} ({rows[0].better} is better)", end=top)
     drawn = chart(lines, Axis(label, is_log=True), y, caption, is_joined=False)
-    return _figure(
-        caption, drawn, "Values above the upper edge are drawn on it." if top is not None else ""
-    )
+    return captioned(caption, drawn, CUT if top is not None else "")
 
 
 def _heat(group: Sequence[Record], patch: str) -> str:
@@ -209,7 +196,7 @@ def _heat(group: Sequence[Record], patch: str) -> str:
         lines.append(f"<tr><th>{escape(depth)}</th>{''.join(cells)}</tr>")
     heads = "".join(f"<th>{render_length(one)}</th>" for one in lengths)
     table = f'<table class="heat"><tr><th>depth</th>{heads}</tr>{"".join(lines)}</table>'
-    return _figure(about_depths(patch, values, lengths), table)
+    return captioned(about_depths(patch, values, lengths), table)
 
 
 def _retrieval(groups: Sequence[Sequence[Record]], styles: Styles) -> str:
@@ -256,7 +243,7 @@ def _retrieval_figure(losses: Sequence[Row], found: Sequence[Row], styles: Style
     caption = about_retrieval(pairs)
     x = Axis(f"{loss.metric} of {loss.task} (lower is better)")
     y = Axis(f"{row.metric} of {row.task} (higher is better)")
-    return _figure(caption, chart(lines, x, y, caption, is_joined=False))
+    return captioned(caption, chart(lines, x, y, caption, is_joined=False))
 
 
 def _table(records: Sequence[Record]) -> str:

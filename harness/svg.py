@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeGuard
 
-__all__ = ["Axis", "Line", "Point", "chart"]
+__all__ = ["Axis", "Line", "Point", "captioned", "chart"]
 
 WIDTH, HEIGHT = 660, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46
@@ -223,3 +223,14 @@ def _is_number(value: float | None) -> TypeGuard[float]:
 
 def _is_drawn(point: Point) -> bool:
     return math.isfinite(point.x) and math.isfinite(point.y)
+
+
+def captioned(caption: str, drawn: str, note: str = "") -> str:
+    """An HTML figure of something drawn, with its caption and a note below; nothing of nothing."""
+    if not drawn:
+        return ""
+    below = f"<small>{escape(note)}</small>" if note else ""
+    return (
+        f'<figure><figcaption>{escape(caption)}</figcaption><div class="wide">{drawn}</div>'
+        f"{below}</figure>"
+    )
