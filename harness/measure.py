@@ -69,6 +69,9 @@ class InProcess:
         return self._engine
 
 
+TAIL = 64  # tokens of a prompt's end that a record keeps
+
+
 @dataclass(frozen=True)
 class _Measurement:
     """The measuring of one cell."""
@@ -150,6 +153,8 @@ class _Measurement:
             "document": sample.document,
             "tokens": sample.tokens,
             "depth": sample.depth,
+            "tail": self.cell.checkpoint.tokenizer.decode(sample.prompt[-TAIL:]),
+            "references": sample.references or [sample.reference] if sample.reference else [],
             "text": text,
             "scores": scores,
         }

@@ -5,6 +5,7 @@ import tasks
 from harness.errors import HarnessError
 from harness.models import MODELS
 from harness.options import Parser
+from harness.samples import is_run, render_run
 from patches.spec import did_you_mean
 
 __all__ = ["list_names", "show_name"]
@@ -29,14 +30,20 @@ def list_names(argv: list[str]) -> int:
 
 
 def show_name(argv: list[str]) -> int:
-    """Explain one name.
+    """Explain one name, or print what a run or a cell of it holds.
 
     Raises:
         HarnessError: an unknown one.
+        ResultsError: a run that cannot be read.
     """
     parser = Parser(prog="python -m harness show", description="Explain a patch, task or model.")
-    parser.add_argument("name", help="see `python -m harness list`; or attention, with options")
+    parser.add_argument(
+        "name", help="see `python -m harness list`; DIR or DIR/CELL of a run; or attention"
+    )
     name = parser.parse_args(argv).name
+    if is_run(name):
+        print(render_run(name))
+        return 0
     texts = []
     if name in patches.PATCHES:
         texts.append(patches.describe(name))

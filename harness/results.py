@@ -31,9 +31,7 @@ __all__ = [
 SCHEMA = 1
 FAILED = ("oom", "killed", "timeout", "nan", "error")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-Scores = dict[
-    str, Any
-]  # one sample: id, document, tokens, depth, text, scores = [[metric, position, stats], …]
+Scores = dict[str, Any]  # a sample: see harness.measure; scores are [[metric, position, stats], …]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""What a model answered: the cells of a run, and the samples of one of them. Imports no torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.journal import read_journal
+from harness.lengths import render_length
+from harness.results import Record, Scores
+from patches.spec import did_you_mean
+
+__all__ = ["is_run", "render_run"]
+
+
+def is_run(name: str) -> bool:
+    """Whether a name is a run directory, or a cell in one."""
+    path = Path(name)
+    return path.is_dir() or ("/" in name and path.parent.is_dir())
+
+
+def render_run(name: str) -> str:
+    """The cells of the run directory `DIR`, or all samples of the cell `DIR/CELL`.
+
+    Raises:
+        HarnessError: no such cell.
+        ResultsError: no journal there, or a corrupt one.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return "\n".join(_cell_line(record) for record in read_journal(path))
+    records = {record.rows[0].cell: record for record in read_journal(path.parent)}
+    if path.name not in records:
+        raise HarnessError(
+            f"{name}: no cell '{path.name}' in {path.parent}{did_you_mean(path.name, records)} "
+            f"(python -m harness show {path.parent})"
+        )
+    record = records[path.name]
+    return "\n\n".join([_cell_line(record), *(_sample(one) for one in record.samples)])
+
+
+def _cell_line(record: Record) -> str:
+    row = record.rows[0]
+    value = f"{row.metric} {row.value:.3f}" if row.value is not None else row.error
+    length = render_length(row.context_length)
+    return f"{row.cell}  {row.model}  {row.task}  {length}  {row.patch}  {row.status}  {value}"
+
+
+def _sample(sample: Scores) -> str:
+    return "\n".join(_sample_lines(sample))
+
+
+def _sample_lines(sample: Scores) -> Iterator[str]:
+    tokens, depth = sample.get("tokens"), sample.get("depth")
+    known = [f"{tokens} tokens"] if tokens else []
+    known += [f"answer behind {depth:.1%} of the prompt"] if depth is not None else []
+    yield "  ".join([f"== {sample['id']}", *known])
+    if sample.get("tail"):
+        yield f"prompt     ...{_shown(sample['tail'])}"
+    for reference in sample.get("references", ()):
+        yield f"reference  {_shown(reference)}"
+    if sample.get("text"):
+        yield f"answer     {_shown(sample['text'])}"
+    for metric, position, stats in sample["scores"]:
+        if not position:
+            yield f"{metric:10} {', '.join(f'{one:g}' for one in stats)}"
+
+
+def _shown(text: str) -> str:
+    """A text on lines below each other, without what steers a terminal."""
+    lines = text.replace("\t", " ").split("\n")
+    clean = ("".join(one if one.isprintable() else "?" for one in line) for line in lines)
+    return "\n           ".join(clean)
