@@ -23,7 +23,8 @@ __all__ = ["OPTIONAL", "REQUIRED", "main"]
 BROKEN = 1
 GIB = 1024**3
 REQUIRED = (
-    *("accelerate", "datasets", "gguf", "numpy", "rouge-score", "sacrebleu", "safetensors"),
+    *("accelerate", "datasets", "gguf", "jinja2", "numpy", "rouge-score", "sacrebleu"),
+    "safetensors",
     *("torch", "tqdm", "transformers", "wonderwords"),
 )
 OPTIONAL = {"matplotlib": "figures as PNG", "jieba": "Chinese scores of rescore"}
