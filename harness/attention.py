@@ -12,10 +12,10 @@ import torch
 import patches
 from harness.checkpoint import Checkpoint, open_checkpoint
 from harness.engine import Engine
-from harness.errors import DoesNotFit, HarnessError, Unavailable
+from harness.errors import HarnessError, Unavailable
 from harness.generate import Prompt, generate
 from harness.lengths import render_length
-from harness.memory import is_out_of_memory
+from harness.memory import fitting
 from harness.plan import resolve_device
 from patches.apply import apply, watched
 from patches.base import Patch
@@ -115,14 +115,8 @@ def read_shares(reading: Reading) -> list[list[LayerRow]]:
     tokens = document.tokens()
     print(f"device: {device}", file=sys.stderr)
     model = checkpoint.load(checkpoint.dtype(reading.dtype, device), device)
-    try:
+    with fitting(reading.length):
         return [list(document.rows(model, tokens, patch)) for patch in chosen]
-    except (RuntimeError, MemoryError) as problem:
-        if not is_out_of_memory(problem):
-            raise
-        raise DoesNotFit(
-            f"--len {reading.length}: out of memory; give --chunk 1k, --dtype bf16 or a lower --len"
-        ) from None
 
 
 def _corpus(data: str | None) -> Corpus:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from harness.engine import Engine
-from harness.errors import DoesNotFit, HarnessError
-from harness.memory import is_out_of_memory
+from harness.errors import HarnessError
+from harness.memory import fitting
 from harness.plan import Cell, Request, plan
 from harness.results import write_atomically
 from patches.apply import apply
@@ -42,15 +42,8 @@ def write_keys(request: Request, device: torch.device, out: Path) -> None:
     if any(document.keys is not None for document in documents):
         raise HarnessError(f"--data {request.data}: has keys already; give documents without")
     print(f"device: {device}", file=sys.stderr)
-    try:
+    with fitting(cell.template.context_length):
         marked = _marked(cell, documents, device)
-    except (RuntimeError, MemoryError) as problem:
-        if not is_out_of_memory(problem):
-            raise
-        raise DoesNotFit(
-            f"--len {cell.template.context_length}: out of memory; give --chunk 1k, --dtype bf16 "
-            "or a lower --len"
-        ) from None
     if not any(document.keys for document in marked):
         raise HarnessError(
             f"no key token in {len(marked)} documents of {cell.template.context_length} tokens; "

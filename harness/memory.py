@@ -2,11 +2,15 @@
 
 import gc
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-__all__ = ["free", "is_out_of_memory", "peak_gib", "reset_peak"]
+from harness.errors import DoesNotFit
+
+__all__ = ["fitting", "free", "is_out_of_memory", "peak_gib", "reset_peak"]
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
@@ -18,6 +22,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception means that memory ran out, on a GPU or in the host's allocator."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or (isinstance(error, RuntimeError) and CPU_MESSAGE in str(error))
+
+
+@contextmanager
+def fitting(length: int) -> Iterator[None]:
+    """Turn running out of memory while an input of some length is read into one line.
+
+    Raises:
+        DoesNotFit: memory runs out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        raise DoesNotFit(
+            f"--len {length}: out of memory; give --chunk 1k, --dtype bf16 or a lower --len"
+        ) from None
 
 
 def free(device: torch.device) -> None:
