@@ -14,8 +14,12 @@ from tasks.spec import choice, integer
 
 __all__ = ["TASK", "Ppl"]
 
-PARAMETERS = {"last": ("last",), "sliding": ("stride", "tokens"), "by-position": ("bucket",)}
-PARAMETERS |= {"longppl": ("short",)}
+PARAMETERS = {
+    "last": ("last",),
+    "sliding": ("stride", "tokens"),
+    "by-position": ("bucket",),
+    "longppl": ("short",),
+}
 MAX_LAST = 1024
 MAX_STRIDE = 256
 MAX_SHORT = 4096

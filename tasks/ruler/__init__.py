@@ -37,7 +37,6 @@ GROUPS = {
     "niah": NIAH,
     "synthetic": tuple(name for name, part in PARTS.items() if not isinstance(part, Qa)),
 }
-SEPARATOR = "\n"  # between references; no reference holds one
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,8 @@ class Ruler(Task):
                         prompt=asked.prompt,
                         max_new_tokens=setting.prompts[part.family].new,
                         until=(),
-                        reference=SEPARATOR.join(asked.references),
+                        reference="\n".join(asked.references),
+                        references=tuple(asked.references),
                         position=name,
                         borders=asked.borders,
                     )
@@ -121,7 +121,7 @@ class Ruler(Task):
     def score(self, sample: Sample, output: Output) -> list[Score]:
         """Return (100 times the share, 1), of all tasks and of the one."""
         match = string_match_part if PARTS[sample.position].any_of else string_match_all
-        share = match(postprocess(output.text), sample.reference.split(SEPARATOR))
+        share = match(postprocess(output.text), sample.references)
         return [Score("ruler", (100 * share, 1.0), place) for place in ("", sample.position)]
 
 

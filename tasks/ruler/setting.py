@@ -60,7 +60,7 @@ class Setting:
         """Tokens that prompt and answer leave to the context.
 
         Raises:
-            TaskError: none.
+            TaskError: they leave none.
         """
         prompt = prompt.in_chat(self.chat)
         fixed = len(beginning(self.tokenizer, prompt.start)) + prompt.new
