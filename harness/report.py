@@ -2,17 +2,20 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from harness.lengths import render_length
 from harness.pairs import difference, scores
 from harness.results import Record, Row
 from patches import PATCHES
+from tasks.haystack import DEPTH
 from tasks.metrics import METRICS
 
 __all__ = ["aligned", "baselines", "render_tables", "series", "with_interval"]
 
 VARYING = ("patch", "context_length")
+RANGE = re.compile(r"\d+:\d+")  # positions of a bucket of tokens
 Table = dict[tuple[str, int], str]  # (patch, context_length) -> text
 
 
@@ -73,7 +76,7 @@ def render_tables(
                     trained = render_length(group[0].rows[0].trained_length)
                     title = f"{metric}: difference to the same patch at {trained}"
                     parts.append(_block(title, group, table, verdicts))
-            parts += _by_part(group, metric)
+                parts += [] if position else _by_part(group, metric)
         parts.append(_block("seconds / peak GiB", group, _costs(group)))
     return "\n".join(parts)
 
@@ -116,19 +119,21 @@ def _values(group: Sequence[Record], metric: str, position: str) -> Table:
 
 
 def _by_part(group: Sequence[Record], metric: str) -> list[str]:
-    """One table a patch of the values of a benchmark's parts, where the metric is their mean."""
-    if metric not in METRICS or METRICS[metric].effective is None:
-        return []
+    """One table a patch of the values of a task's named parts; depths and ranges have figures."""
     tables: dict[str, Table] = {}
     for record in group:
         for row in record.rows:
-            if row.metric == metric and row.position and row.value is not None:
+            if row.metric == metric and _is_part(row.position) and row.value is not None:
                 text = with_interval(row.value, row.ci_low, row.ci_high)
                 tables.setdefault(row.patch, {})[row.position, row.context_length] = text
     return [
         _align(f"{metric} of {patch}, by task", dict.fromkeys(name for name, _ in table), table)
         for patch, table in tables.items()
     ]
+
+
+def _is_part(position: str) -> bool:
+    return position != "" and not position.startswith(DEPTH) and RANGE.fullmatch(position) is None
 
 
 def _effective(

@@ -155,6 +155,11 @@ def test_the_parts_of_a_benchmark_have_a_table_for_each_patch() -> None:
     assert line(text, "ruler of ntk, by task", "fwe").split()[1] == "100.000"
 
 
+def test_depths_and_ranges_of_tokens_are_no_parts() -> None:
+    for name in ("depth 0.5", "0:64"):
+        assert "by task" not in render_tables([scored("none", 64, {name: 80.0})])
+
+
 def test_samples_that_differ_are_never_paired() -> None:
     other = measured("ntk", 64, [1.5, 2.5])
     assert "difference" not in render_tables([RECORDS[0], other])
