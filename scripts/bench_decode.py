@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from bench_attention import build
 
 import patches
 from harness.cache import RowCache, make_cache
@@ -29,23 +29,7 @@ PATCHES = "none,ntk,logn,rerope,rerope+logn,leaky-rerope,self-extend,dca,string,
 PATCHES += "streaming"
 FIELDS = ("patch", "device", "dtype", "threads", "length", "median_ms", "ratio", "fastest_ms")
 FIELDS += ("fastest_ratio",)
-TRAINED = 2048
-
-
-def build(device: torch.device, dtype: torch.dtype) -> Any:
-    """A model of SmolLM2-135M's shape."""
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=TRAINED,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    return LlamaForCausalLM(config).to(device, dtype).eval()
+TRAINED, LAYERS = 2048, 30
 
 
 def filled(model: Any, length: int, room: int) -> RowCache:
@@ -91,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = resolve_device(options.device)
-    model = build(device, getattr(torch, options.dtype))
+    model = build(LAYERS, getattr(torch, options.dtype), str(device))
     specs, rows = split_specs(options.patch), []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     for length in parse_lengths(options.len):

@@ -70,20 +70,16 @@ def measure(engine: Engine, tokenizer: Any, length: int, options: argparse.Names
             together: run(several, options.batch),
             "one question": run(asked[:1]),
             "all questions": run(asked),
-            "one token": run([Prompt(several[0].tokens, 1)]),
-            "all tokens": run(several[:1]),
         },
         options.repeats,
     )
     alone, one = times["answers one by one"], times["one question"]
     more = (times["all questions"] - one) / (QUESTIONS - 1)
-    step = (times["all tokens"] - times["one token"]) / (NEW - 1)
     return [
         ("answers one by one", alone, 1.0, "itself"),
         (together, times[together], times[together] / alone, "answers one by one"),
         ("a document's first question", one, 1.0, "itself"),
         ("a further question", more, more / one, "its first"),
-        ("a generated token", step, 1.0, "itself"),
     ]
 
 
@@ -106,16 +102,9 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rows: list[dict[str, Any]] = []
     for length in parse_lengths(options.len):
-        base: dict[str, float] = {}
         for spec in split_specs(options.patch):
             with apply(model, patches.parse(spec), length):
                 found = measure(engine, checkpoint.tokenizer, length, options)
-            base = base or {what: seconds for what, seconds, _, _ in found}
-            found += [
-                (f"{what}, patched", seconds, seconds / base[what], "the first patch")
-                for what, seconds, _, to in found
-                if to == "itself"
-            ]
             for what, seconds, ratio, to in found:
                 values = (options.model, spec, name, torch.get_num_threads(), length, what)
                 figures = (round(seconds, 5), round(ratio, 3), to)
