@@ -1,6 +1,7 @@
 """Peak memory of a cell, and what running out of memory looks like."""
 
 import gc
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,9 @@ import torch
 
 from harness.errors import DoesNotFit
 
-__all__ = ["fitting", "free", "is_out_of_memory", "peak_gib", "reset_peak"]
+__all__ = ["fitting", "free", "is_out_of_memory", "peak_gib", "reset_peak", "resident_peak_gib"]
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
-STATUS = Path("/proc/self/status")
 CPU_MESSAGE = "DefaultCPUAllocator: can't allocate memory"
 GIB = 1024**3
 
@@ -66,8 +66,14 @@ def peak_gib(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    return resident_peak_gib() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+def resident_peak_gib(process: int | str = "self") -> float:
+    """Highest resident size of a process that runs, in GiB; 0 where /proc does not tell."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has just ended, or the system has no /proc
+        return 0.0
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 / GIB if found else 0.0

@@ -41,8 +41,8 @@ class Row:
     `cell` is the digest of all settings that the value depends on. `peak_memory_gib` is allocated
     memory on CUDA and the resident size of the process on CPU, in GiB. Failed cells have one row:
     `status` is one of FAILED, no metric, and the reason in `error`. The peak of a cell whose
-    process ended is not known and 0. `n_cut` counts the prompts that lost a part because they were
-    longer than the context length.
+    process ended is the last that was seen on CPU, and 0 on CUDA. `n_cut` counts the prompts that
+    lost a part because they were longer than the context length.
     """
 
     model: str

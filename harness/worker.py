@@ -5,6 +5,7 @@ that reads the command line, and does nothing else: one that has ended is replac
 milliseconds, and finds no GPU and no thread in use.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "serve"]
 
 PRELOAD = ["torch", "transformers", "harness.measure"]
+LOADING = 1800.0  # seconds that weights may take, where cells have a limit
+LOOK = 0.2  # seconds between looks at the memory of the process
+NOT_LOADED, NOT_DONE = "its model was not loaded after {:g} s", "not done after --cell-timeout {:g}"
 
 
 class Worker:
@@ -48,8 +52,10 @@ class Worker:
             target: what runs in the process; `serve` if None.
         """
         self._timeout = timeout
+        self._loading = LOADING if timeout else None
         self._target = target or serve
         self._process: ForkServerProcess | None = None
+        self._is_ready = False
         self._sent: Checkpoint | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
@@ -80,7 +86,8 @@ class Worker:
             DoesNotFit: the weights need more memory than the device has.
             HarnessError: the process does not even start.
         """
-        self._began = time.perf_counter()
+        self._began, self._peak = time.perf_counter(), 0.0
+        self._looks = device.type == "cpu"
         try:
             return self._converse(cell, device, progress)
         except _Ended as problem:
@@ -89,25 +96,28 @@ class Worker:
                 status=problem.status,
                 error=" ".join(str(problem).split())[:300],
                 seconds=round(time.perf_counter() - self._began, 3),
+                peak_memory_gib=round(self._peak, 3),
             )
             return Record(cell.key, (row,), ())
 
     def _converse(self, cell: "Cell", device: "torch.device", progress: "Progress") -> Record:
-        deadline, reason = None, ""
+        reason = ""
         if self._process is None:
             self._process = self._start()
+        self._limit(self._loading if self._is_ready else None, NOT_LOADED)
         self._send(cell, device)
         while True:
-            kind, value = self._receive(deadline, reason)
+            kind, value = self._receive(reason)
             if kind == "step":
                 progress.step()
             elif kind == "say":
                 progress.say(value)
             elif kind == "ready":
                 self._is_ready = True
+                self._limit(self._loading, NOT_LOADED)
             elif kind == "start":
                 self._began = time.perf_counter()
-                deadline = self._began + self._timeout if self._timeout else None
+                self._limit(self._timeout, NOT_DONE)
             elif kind == "broke":
                 reason = value
             elif kind == "refused":
@@ -125,16 +135,29 @@ class Worker:
             raise self._ended("") from None
         self._sent = cell.checkpoint
 
-    def _receive(self, deadline: float | None, reason: str) -> tuple[str, Any]:
-        left = None if deadline is None else max(0.0, deadline - time.perf_counter())
+    def _limit(self, seconds: float | None, late: str) -> None:
+        """Begin to count the seconds that the process has; `late` says what it was too slow for."""
+        seconds = math.inf if seconds is None else seconds
+        self._deadline, self._late = time.perf_counter() + seconds, late.format(seconds)
+
+    def _receive(self, reason: str) -> tuple[str, Any]:
         try:
-            if not self._pipe.poll(left):
-                self._end()
-                raise _Ended("timeout", f"not done after --cell-timeout {self._timeout:g}")
+            while not self._pipe.poll(min(LOOK, max(0.0, self._deadline - time.perf_counter()))):
+                self._look()
+                if time.perf_counter() >= self._deadline:
+                    self._end()
+                    raise _Ended("timeout", self._late)
             message: tuple[str, Any] = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._ended(reason) from None
         return message
+
+    def _look(self) -> None:
+        """Note the memory of the process, which cannot say so any more if it is killed."""
+        from harness.memory import resident_peak_gib
+
+        if self._looks and self._process is not None and self._process.pid is not None:
+            self._peak = resident_peak_gib(self._process.pid) or self._peak
 
     def _ended(self, reason: str) -> "_Ended":
         """What an end of the process says of the cell that it was at.

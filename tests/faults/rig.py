@@ -14,7 +14,8 @@ from pathlib import Path
 from harness import worker
 from harness.journal import Stored
 
-SEGFAULT, HANG, KILL, NAN, RAISE, OOM, CTRL_C, CTRL_C_TWICE = range(71, 79)
+SEGFAULT, HANG, KILL, NAN, RAISE, OOM, CTRL_C, CTRL_C_TWICE, GROW = range(71, 80)
+GROWTH = 400 << 20  # bytes that a cell takes before it is killed
 
 
 def serve(pipe: Connection) -> None:
@@ -39,6 +40,11 @@ def serve(pipe: Connection) -> None:
     def misfit(*_: object) -> None:
         raise RuntimeError("shapes differ")
 
+    def grow() -> None:
+        taken = b"x" * GROWTH
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL * bool(taken))
+
     faults: dict[int, Callable[[], object]] = {
         SEGFAULT: lambda: ctypes.string_at(0),
         HANG: lambda: time.sleep(600),
@@ -48,6 +54,7 @@ def serve(pipe: Connection) -> None:
         OOM: lambda: torch.empty(1 << 50),
         CTRL_C: lambda: interrupt(1),
         CTRL_C_TWICE: lambda: interrupt(2),
+        GROW: grow,
     }
 
     def scored(self: object, tokens: Sequence[int], *more: object) -> object:
@@ -55,6 +62,14 @@ def serve(pipe: Connection) -> None:
         return score(self, tokens, *more)  # type: ignore[arg-type]
 
     measure.Engine.score = scored  # type: ignore[assignment,method-assign]
+    worker.serve(pipe)
+
+
+def serve_slowly(pipe: Connection) -> None:
+    """`harness.worker.serve` whose weights never arrive."""
+    from harness import measure
+
+    measure.InProcess.load = lambda *_: time.sleep(600)  # type: ignore[method-assign,assignment,return-value]
     worker.serve(pipe)
 
 

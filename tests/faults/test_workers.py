@@ -57,6 +57,28 @@ def test_each_fault_is_a_row_and_the_sweep_goes_on(
     ]
 
 
+def test_weights_that_never_arrive_are_a_row(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "serve", rig.serve_slowly)
+    monkeypatch.setattr(worker, "LOADING", 1.0)
+    assert main([*grid(checkpoint, data, tmp_path, [64, 96]), "--cell-timeout", "600"]) == 3
+    rows = table(tmp_path)
+    assert [(row["status"], row["error"]) for row in rows] == [
+        ("timeout", "its model was not loaded after 1 s")
+    ] * 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_killed_cell_says_what_memory_it_had(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "serve", rig.serve)
+    assert main(grid(checkpoint, data, tmp_path, [64, rig.GROW])) == 3
+    peaks = {row["status"]: float(row["peak_memory_gib"]) for row in table(tmp_path)}
+    assert peaks["killed"] == pytest.approx(peaks["ok"] + rig.GROWTH / 2**30, abs=0.1)
+
+
 def test_a_process_of_its_own_gives_the_same_numbers(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
