@@ -112,7 +112,7 @@ def depth_of(index: int, depth: float | None, depths: int) -> float:
 def sample_of(
     document: Document, depth: float, needle: Tokens, prompt: Tokens, new: int, reference: str
 ) -> Sample:
-    """The sample of a prompt with a needle hidden at a depth, to be answered in `new` tokens."""
+    """The sample of a prompt with a needle at a depth; its answer has at most `new` tokens."""
     position = DEPTH + render(depth)
     return Sample(
         id=f"{document.id}, {position}",
@@ -120,6 +120,7 @@ def sample_of(
         position=position,
         prompt=prompt,
         max_new_tokens=new,
+        until=(),
         reference=reference,
         depth=round(_place(prompt, needle) / len(prompt), 6),
     )

@@ -32,9 +32,9 @@ NUMBER = re.compile(r"\d+")
 class Passkey(Task):
     """Whether a number hidden in filler is given back: the first integer of the answer equals it.
 
-    The answer has 10 tokens, or as many more as the key needs. Filler, of five sentences over and
-    over, fills the length to the token. Sample i has its own key, and depth 0, 0.25, 0.5, 0.75 or 1
-    in turn where none is given; there is a value of all and one by depth.
+    The answer has at most 10 tokens, or as many more as the key needs. Filler, of five sentences
+    over and over, fills the length to the token. Sample i has its own key, and depth 0, 0.25, 0.5,
+    0.75 or 1 in turn where none is given; there is a value of all and one by depth.
 
     Source: Mohtashami and Jaggi 2023 (landmark attention), https://arxiv.org/abs/2305.16300; used
     by PI (2306.15595), YaRN (2309.00071) and Self-Extend (2401.01325).

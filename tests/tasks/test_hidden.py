@@ -49,6 +49,12 @@ def test_the_answer_stands_at_its_depth_of_the_characters(spec, depth):
         assert sample.tokens == 6000
 
 
+@pytest.mark.parametrize("spec", ["passkey", "needle", "kv", "lines", "facts"])
+def test_an_answer_ends_where_the_model_ends_it(spec):
+    _, samples = made(spec, 3000)
+    assert {sample.until for sample in samples} == {()}
+
+
 def test_the_first_integer_must_equal_the_pass_key():
     task, (sample, *_) = made("passkey")
     key = sample.reference
