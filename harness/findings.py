@@ -96,24 +96,42 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def about_retrieval(pairs: Sequence[tuple[Row, Row]]) -> str:
-    """Whether the order of patches and lengths by loss is the order by retrieval."""
-    loss, found = pairs[0]
+    """Whether patches whose loss is as low as any retrieve less, or go by their loss; one length.
+
+    A loss within 5 % of the lowest is as low; less is retrieved if the interval lies below that of
+    the best.
+    """
+    lowest = min(loss.value or 0.0 for loss, _ in pairs)
+    best = max((row for _, row in pairs), key=lambda row: row.value or 0.0)
+    loss, place = pairs[0][0], render_length(best.context_length)
+    lost = [row for a, row in pairs if (a.value or 0.0) <= CLOSE * lowest and _is_below(row, best)]
+    if lost:
+        values = sorted({f"{row.value:.2g}" for row in lost}, key=float)
+        least_to_most = " to ".join(dict.fromkeys((values[0], values[-1])))
+        return (
+            f"At {place} {', '.join(row.patch for row in lost)}: {loss.metric} within 5 % of the "
+            f"lowest, {best.task} {least_to_most}, {best.value:.2g} under {best.patch}"
+        )
     points = {(round(a.value or 0.0, 6), -round(b.value or 0.0, 6)) for a, b in pairs}
     if len(points) < FEWEST_POINTS:
         return (
-            f"{len(points)} different points are too few to tell whether {loss.metric} and "
-            f"{found.task} agree"
+            f"At {place} {len(points)} different points are too few to tell whether {loss.metric} "
+            f"and {best.task} agree"
         )
     rho = rank_correlation(*zip(*sorted(points), strict=True))
     named = f"rank correlation {rho:.2f} over {len(points)} different points"
     if math.isnan(rho):
-        return f"{found.task} is the same at all {len(points)} points, whatever the {loss.metric}"
+        return f"At {place} {best.task} is the same, {best.value:.2g}, whatever the {loss.metric}"
     sure = max(STRONG, 2 / math.sqrt(len(points) - 1))  # twice the spread of unrelated orders
-    if rho >= sure:
-        return f"A lower {loss.metric} goes with better {found.task} ({named})"
-    if rho <= -sure:
-        return f"A lower {loss.metric} goes with worse {found.task} ({named})"
-    return f"{loss.metric} does not tell who does well on {found.task} ({named})"
+    if abs(rho) >= sure:
+        order = "better" if rho > 0 else "worse"
+        return f"At {place} a lower {loss.metric} goes with {order} {best.task} ({named})"
+    return f"At {place} {loss.metric} does not tell who does well on {best.task} ({named})"
+
+
+def _is_below(row: Row, best: Row) -> bool:
+    high, low = row.ci_high, best.ci_low
+    return high is not None and low is not None and high < low
 
 
 def about_depths(

@@ -211,39 +211,36 @@ def _retrieval(groups: Sequence[Sequence[Record]], styles: Styles) -> str:
             if (losses[0].better, found[0].better) != ("lower", "higher") or kind in seen:
                 continue
             seen.add(kind)
-            figures.append(_retrieval_figure(losses, found, styles))
+            figures += _retrieval_figures(losses, found, styles)
     drawn = "".join(figures)
     keys = _keys(dict.fromkeys(row.patch for rows in firsts for row in rows), styles)
     head = f"<h2>Loss against retrieval</h2>{keys}"
     return f'{head}<div class="grid">{drawn}</div>' if drawn else ""
 
 
-def _retrieval_figure(losses: Sequence[Row], found: Sequence[Row], styles: Styles) -> str:
+def _retrieval_figures(losses: Sequence[Row], found: Sequence[Row], styles: Styles) -> list[str]:
+    """One figure for each length at which patches make three different points."""
     by_place = {(row.patch, row.context_length): row for row in losses}
-    pairs = [
-        (by_place[place], row)
-        for row in found
-        if (place := (row.patch, row.context_length)) in by_place
-    ]
-    if len(pairs) < 3:
-        return ""
-    lines = [
-        Line(
-            patch,
-            styles[patch],
-            tuple(
-                Point(loss.value or 0.0, row.value or 0.0, text=f"{_told(loss)}; {_told(row)}")
-                for loss, row in pairs
-                if row.patch == patch
-            ),
-        )
-        for patch in dict.fromkeys(row.patch for _, row in pairs)
-    ]
-    loss, row = pairs[0]
-    caption = about_retrieval(pairs)
-    x = Axis(f"{loss.metric} of {loss.task} (lower is better)")
-    y = Axis(f"{row.metric} of {row.task} (higher is better)")
-    return captioned(caption, chart(lines, x, y, caption, is_joined=False))
+    figures = []
+    for length in sorted({row.context_length for row in found}):
+        pairs = [
+            (by_place[place], row)
+            for row in found
+            if row.context_length == length and (place := (row.patch, length)) in by_place
+        ]
+        if len({(loss.value, row.value) for loss, row in pairs}) < 3:
+            continue
+        best = max(row.value or 0.0 for _, row in pairs)
+        lines = []
+        for loss, row in pairs:
+            text = f"{_told(loss)}; {_told(row)}"
+            point = Point(loss.value or 0.0, row.value or 0.0, row.ci_low, row.ci_high, text)
+            lines.append(Line(row.patch, styles[row.patch], (point,), is_named=row.value == best))
+        (loss, row), caption = pairs[0], about_retrieval(pairs)
+        x = Axis(f"{loss.metric} of {loss.task} (lower is better)")
+        y = Axis(f"{row.metric} of {row.task} (higher is better)")
+        figures.append(captioned(caption, chart(lines, x, y, caption, is_joined=False)))
+    return figures
 
 
 def _table(records: Sequence[Record]) -> str:

@@ -18,7 +18,7 @@ from harness.findings import about_length, about_retrieval, front, rank_correlat
 from harness.journal import Journal
 from harness.page import render_page
 from harness.rerun import command_of
-from harness.results import Record
+from harness.results import Record, Row
 from harness.svg import Axis, Line, Point, chart
 from tests.harness.test_compare import NLL, cell, failed, run, shifted
 from tests.harness.test_report import measured
@@ -160,8 +160,24 @@ def test_a_title_about_retrieval_needs_a_clear_order() -> None:
     assert "goes with better needle (rank correlation 1.00" in pairs([5, 4, 3, 2, 1, 0])
     assert "goes with worse needle (rank correlation -1.00" in pairs([0, 1, 2, 3, 4, 5])
     assert "does not tell" in pairs([3, 1, 2, 2, 3, 1])
-    assert "same at all 6" in pairs([1, 1, 1, 1, 1, 1])
+    assert "needle is the same, 1, whatever" in pairs([1, 1, 1, 1, 1, 1])
     assert "3 different points are too few" in pairs([2, 1, 0])
+
+
+def test_a_title_names_those_who_keep_the_loss_and_lose_what_was_hidden() -> None:
+    def pair(patch: str, loss: float, value: float, low: float, high: float) -> tuple[Row, Row]:
+        shared = dataclasses.replace(ROW, patch=patch, context_length=4096)
+        found = dataclasses.replace(shared, task="needle", ci_low=low, ci_high=high, value=value)
+        return dataclasses.replace(shared, value=loss), found
+
+    best, dear = pair("rerope", 3.3, 0.5, 0.3, 0.7), pair("none", 5.0, 0, 0, 0)
+    lost, half = pair("streaming", 3.4, 0.05, 0, 0.15), pair("window", 3.465, 0, 0, 0)
+    near, apart = pair("dca", 3.3, 0.2, 0.0, 0.3), pair("yarn", 3.47, 0, 0, 0.1)
+    assert about_retrieval([best, dear, lost, half, near, apart]) == (
+        "At 4k streaming, window: nll within 5 % of the lowest, needle 0 to 0.05, 0.5 under rerope"
+    )
+    assert "needle 0.05, 0.5 under rerope" in about_retrieval([best, dear, lost])
+    assert "too few" in about_retrieval([best, dear, near, apart])
 
 
 def test_cells_at_one_point_count_once() -> None:
