@@ -1,6 +1,5 @@
 """One cell measured: model and patch on samples, scores, rows; what fails becomes a status."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +13,12 @@ from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
 from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
-from harness.results import Record, Row, Scores
+from harness.results import Record, Scores
+from harness.totals import total_rows
 from patches import PatchError
 from patches.apply import Applied, apply
 from tasks import TaskError
 from tasks.base import Output, Sample, Tokenizer
-from tasks.metrics import METRICS, interval
 
 __all__ = ["InProcess", "Progress", "before_first"]
 
@@ -116,7 +115,7 @@ class _Measurement:
         )
         if status != "ok":
             return Record(cell.key, (row,), ())
-        return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
+        return Record(cell.key, tuple(total_rows(row, samples)), tuple(samples))
 
     def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
         """Generated tokens and text of each sample, where it asks for some."""
@@ -155,6 +154,9 @@ class _Measurement:
             "depth": sample.depth,
             "tail": self.cell.checkpoint.tokenizer.decode(sample.prompt[-TAIL:]),
             "references": sample.references or [sample.reference] if sample.reference else [],
+            "classes": sample.classes,
+            "position": sample.position,
+            "fields": dict(sample.fields),
             "text": text,
             "scores": scores,
         }
@@ -174,30 +176,3 @@ def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
 def before_first(text: str, ends: Sequence[str]) -> str:
     """The text before the first of some strings."""
     return text[: min((text.index(end) for end in ends if end in text), default=len(text))]
-
-
-def _rows(row: Row, samples: Sequence[Scores]) -> Iterator[Row]:
-    """One row a metric and position, with the interval over documents."""
-    places = dict.fromkeys(
-        (metric, position) for sample in samples for metric, position, _ in sample["scores"]
-    )
-    for metric, position in places:
-        scored = [
-            (stats, str(sample["document"]))
-            for sample in samples
-            for name, place, stats in sample["scores"]
-            if (name, place) == (metric, position)
-        ]
-        stats, documents = zip(*scored, strict=True)
-        value, low, high = interval(metric, stats, documents, row.seed)
-        yield replace(
-            row,
-            metric=metric,
-            position=position,
-            n=len(set(documents)),
-            value=value,
-            ci_low=None if math.isnan(low) else low,
-            ci_high=None if math.isnan(high) else high,
-            better=METRICS[metric].better,
-            metric_detail=METRICS[metric].detail,
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tasks.spec import TaskError, canonical
 
@@ -116,8 +116,9 @@ class Sample:
     (the question, never empty) belongs to all of them.
 
     `references` are the accepted answers where there may be several, `reference` is then the
-    first; `classes` all labels to choose from. `cut` says what was taken out of a prompt that was
-    too long: nothing, some of its `context`, or of its `wording` too.
+    first; `classes` all labels to choose from; `fields` what else the benchmark's own files of
+    predictions say of the row, by name, as JSON has it. `cut` says what was taken out of a prompt
+    that was too long: nothing, some of its `context`, or of its `wording` too.
     """
 
     id: str
@@ -130,6 +131,7 @@ class Sample:
     reference: str = ""
     references: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
     cut: str = ""
     position: str = ""
     reference_tokens: tuple[int, ...] = ()
