@@ -244,7 +244,14 @@ def _report(argv: list[str]) -> int:
         prog="python -m harness report", description="Table and figure again, from the journal."
     )
     parser.add_argument("directory", type=Path, nargs="+", help="the --out of a run")
-    parser.add_argument("--html", type=Path, help="write one page of all runs instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--html", type=Path, help="write one page of all runs instead")
+    instead.add_argument(
+        "--format",
+        nargs=2,
+        metavar=("FORMAT", "DIR"),
+        help="write the answers as a benchmark's own prediction files instead: longbench, …",
+    )
     parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
     parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
     parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
@@ -257,6 +264,11 @@ def _report(argv: list[str]) -> int:
         return 0
     if len(options.directory) > 1:
         raise HarnessError("report of several runs: they go on one page; give --html FILE")
+    if options.format:
+        from harness.predictions import write_predictions
+
+        write_predictions(options.directory[0], options.format[0], Path(options.format[1]))
+        return 0
     from harness import commands
 
     metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]

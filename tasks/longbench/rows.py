@@ -28,6 +28,7 @@ from tasks.templates import parts_of
 __all__ = ["LongBenchRows"]
 
 Groups = Sequence[Sequence[str]]
+KEPT = ("length",)  # what pred.py takes over from a row besides answers and classes
 OF_TEXT = ("qa_f1", "qa_f1_zh", "rouge", "rouge_zh")  # metrics whose references are free text
 
 
@@ -89,6 +90,7 @@ class LongBenchRows(Task):
                     reference=references[0],
                     references=references,
                     classes=classes,
+                    fields={name: row.fields[name] for name in KEPT if name in row.fields},
                     cut=fitted.cut,
                     position=position,
                 )

@@ -34,6 +34,10 @@ FIELDS = {
     "$C_C$": "choice_C",
     "$C_D$": "choice_D",
 }
+KEPT = (
+    *("_id", "domain", "sub_domain", "difficulty", "length"),
+    *(*FIELDS.values(), "answer"),  # what pred.py takes over from a row besides its context
+)
 LETTERS, DIFFICULTIES, LENGTHS = "ABCD", ("easy", "hard"), ("short", "medium", "long")
 
 
@@ -101,6 +105,7 @@ class LongBenchV2(Task):
                     chat=chat.size > 0,
                     reference=reference,
                     references=(reference,),
+                    fields={name: row.fields[name] for name in KEPT if name in row.fields},
                     cut=fitted.cut,
                     position=f"{level} {size}",
                 )
