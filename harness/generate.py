@@ -161,6 +161,7 @@ class Batch:
     def step(self, chosen: Tensor) -> Tensor:
         """Read the tokens chosen [rows], or [1] for all; return the logits [rows, vocabulary]."""
         device = self.engine.device
+        self.engine.tokens_read += sum(not row.is_done for row in self.rows)
         extra = {}
         if any(self.pads):
             pads = torch.tensor(self.pads, device=device)[:, None]

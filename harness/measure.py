@@ -85,6 +85,7 @@ class _Measurement:
         free(device)
         reset_peak(device)
         start, status, error, samples = time.perf_counter(), "ok", "", []
+        before = self.engine.tokens_read
         row = cell.template
         try:
             with apply(
@@ -106,15 +107,21 @@ class _Measurement:
             if not is_out_of_memory(problem):
                 raise
             status, error = "oom", str(problem) or "out of memory"
+        seconds = time.perf_counter() - start
         row = replace(
             row,
             status=status,
             error=" ".join(error.split())[:300],
-            seconds=round(time.perf_counter() - start, 3),
+            seconds=round(seconds, 3),
             peak_memory_gib=round(peak_gib(device), 3),
         )
         if status != "ok":
             return Record(cell.key, (row,), ())
+        row = replace(
+            row,
+            tokens_per_second=round((self.engine.tokens_read - before) / seconds, 1),
+            seconds_per_sample=round(seconds / len(samples), 4),
+        )
         return Record(cell.key, tuple(total_rows(row, samples)), tuple(samples))
 
     def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
