@@ -80,6 +80,7 @@ def decode(
         while not row.is_done:
             logits = torch.cat([_logits(*one, chosen) for one in batches])
             scores, memory = decoding.combine(_log_probs(logits, row), memory)
+            row.bar(scores, engine.end_ids)
             chosen = scores.argmax()[None]
             row.take(int(chosen), engine.end_ids)
         yield row.new

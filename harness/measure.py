@@ -173,11 +173,12 @@ def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
     until = sample.until
     if until is None:
         return Prompt(sample.prompt, sample.max_new_tokens, None, sample.borders)
+    ends = (sample.ends, sample.min_new_tokens)
 
     def ended(tokens: list[int]) -> bool:
         return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
 
-    return Prompt(sample.prompt, sample.max_new_tokens, ended, sample.borders)
+    return Prompt(sample.prompt, sample.max_new_tokens, ended, sample.borders, *ends)
 
 
 def before_first(text: str, ends: Sequence[str]) -> str:

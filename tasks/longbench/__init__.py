@@ -36,8 +36,7 @@ class LongBench(LongBenchRows):
     Source: Bai et al. 2023, https://arxiv.org/abs/2308.14508; github.com/THUDM/LongBench.
 
     Differs: the answer is part of the length; a prompt that becomes longer when the text of its
-    halves is encoded again is cut a little more. samsum may end with its first token, which
-    pred.py's min_length forbids: such an answer is empty, and scores 0.
+    halves is encoded again is cut a little more.
     """
 
     name: ClassVar[str] = "longbench"

@@ -85,7 +85,9 @@ class LongBenchRows(Task):
                     document=document.id,
                     prompt=chat.around(tokenizer, fitted.tokens),
                     max_new_tokens=most[name],
-                    until=DATASETS[name].until,
+                    until=(),
+                    ends=tuple(tokenizer.encode("\n")[-1:]) if DATASETS[name].line else (),
+                    min_new_tokens=int(DATASETS[name].line),
                     chat=chat.size > 0,
                     reference=references[0],
                     references=references,
@@ -106,7 +108,8 @@ class LongBenchRows(Task):
             for place, groups in self.averages(sample.position).items()
         ]
         if longbench.DATASETS[name] in OF_TEXT:
-            overlaps = overlap_stats(output.text, sample.references, DATASETS[name].lang)
+            text = longbench.scored_text(name, output.text)
+            overlaps = overlap_stats(text, sample.references, DATASETS[name].lang)
             scores += [Score(metric, stats, at) for metric, stats in overlaps for at in ("", name)]
         return scores
 

@@ -54,6 +54,18 @@ def made(spec: str, prompts: Sequence[Prompt], chunk: int | None = None) -> list
         return run(prompts)
 
 
+def test_an_end_is_not_chosen_among_the_fewest_tokens() -> None:
+    model, patch = make_model(), patches.parse("nbce")
+    with apply(model, patch, 160, TRAINED_LENGTH):
+        engine = Engine(model, None, CPU)
+        (free,) = decode(engine, PROMPTS[:1], patch.decoding, TRAINED_LENGTH)
+        for least in (0, 1):
+            ends = ((free[0],), least)
+            prompt = Prompt(PROMPTS[0].tokens, 7, lambda made: False, BORDERS, *ends)
+            (answer,) = decode(engine, [prompt], patch.decoding, TRAINED_LENGTH)
+            assert bool(answer) == bool(least) and free[0] not in answer
+
+
 def logits(model, tokens: Sequence[int]) -> list[float]:
     """Logits behind the last token, by one forward without a cache."""
     with torch.inference_mode():
