@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
 from harness.bars import draw_bars
+from harness.decoding import unbatched
 from harness.errors import HarnessError
 from harness.figure import draw, require_matplotlib
 from harness.journal import Journal, open_stored
@@ -56,7 +57,8 @@ def measure(request: Request, out: Path, targets: Targets, measurer: Measurer | 
             print(f"{path}: an unfinished last line is left out", file=sys.stderr)
         index, parts = request.shard
         cells = plan(request, device)[index - 1 :: parts]
-        print(f"device: {device}", *cuts(cells), sep="\n", file=sys.stderr)
+        notes = [*cuts(cells), *unbatched([cell.patch for cell in cells], request.batch)]
+        print(f"device: {device}", *notes, sep="\n", file=sys.stderr)
 
         def write_table() -> None:
             with journal.table_lock():

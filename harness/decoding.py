@@ -15,7 +15,7 @@ from patches.base import Patch, PatchError
 from patches.decoding import Decoding
 from tasks.base import Sample, Task
 
-__all__ = ["check_decoding", "decode"]
+__all__ = ["check_decoding", "decode", "unbatched"]
 
 Reading = Callable[[], AbstractContextManager[None]]
 
@@ -48,6 +48,14 @@ def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained:
             windows_of(prompt, decoding, trained)
         except PatchError as error:
             raise PatchError(f"{both}: {error}") from None
+
+
+def unbatched(patches: Sequence[Patch], batch: int) -> list[str]:
+    """A line if answers of some patches are not generated together although that is asked for."""
+    names = list(dict.fromkeys(str(patch) for patch in patches if patch.decoding is not None))
+    if batch == 1 or not names:
+        return []
+    return [f"--batch {batch} does not act on {', '.join(names)}: answers are generated singly"]
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tasks.base import (
     Document,
@@ -85,9 +85,7 @@ class LongBenchRows(Task):
                     document=document.id,
                     prompt=chat.around(tokenizer, fitted.tokens),
                     max_new_tokens=most[name],
-                    until=(),
-                    ends=tuple(tokenizer.encode("\n")[-1:]) if DATASETS[name].line else (),
-                    min_new_tokens=int(DATASETS[name].line),
+                    **(_of_a_line(tokenizer) if DATASETS[name].line else {"until": ()}),
                     chat=chat.size > 0,
                     reference=references[0],
                     references=references,
@@ -124,6 +122,11 @@ class LongBenchRows(Task):
     @abstractmethod
     def averages(self, position: str) -> Mapping[str, Groups]:
         """Averages that a part counts in, by their name, each as groups of data sets."""
+
+
+def _of_a_line(tokenizer: Tokenizer) -> dict[str, Any]:
+    """How pred.py has an answer end: by the token that a newline ends with, but not at once."""
+    return {"until": (), "ends": tuple(tokenizer.encode("\n")[-1:]), "min_new_tokens": 1}
 
 
 def _answers(name: str, row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:

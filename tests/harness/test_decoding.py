@@ -294,11 +294,20 @@ def asked(model: Path, data: Path, out: Path, patch: str, task: str, *more: str)
     ],
 )
 def test_a_task_runs_from_the_command_line(
-    checkpoint: Path, questions: Path, tmp_path: Path, patch: str, task: str, attention: str
+    checkpoint: Path,
+    questions: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    patch: str,
+    task: str,
+    attention: str,
 ) -> None:
     more = ("--batch", "2")
     assert main(asked(checkpoint, questions, tmp_path / "out", patch, task, *more)) == 0
+    said = capsys.readouterr().err
+    assert f"--batch 2 does not act on {patch}: answers are generated singly\n" in said
     rows = table(tmp_path / "out")
+    assert {row["batch"] for row in rows} == {"1"}
     assert {row["attention"] for row in rows} == {attention}
     assert {(row["patch"], row["status"], row["task"]) for row in rows} == {(patch, "ok", task)}
 
