@@ -29,7 +29,7 @@ commands: run (when none is given), list [patches|tasks|models], show NAME, show
           report DIR, compare A B (two runs), export (a patch as an engine's setting),
           doctor (what works here), keys (of documents, for longppl),
           rescore DIR (metrics again from a run's answers), rescore --format FORMAT DIR
-          (prediction files of a benchmark; no model)
+          (prediction files of a benchmark; no model), fetch BENCHMARK DIR (official prompts)
 
 examples:
   python -m harness --model tiny --patch none,pi,ntk,rerope+logn --len 512:8k:x2
@@ -72,6 +72,7 @@ def _dispatch(argv: list[str]) -> int:
         "export": _elsewhere("export"),
         "doctor": _elsewhere("doctor"),
         "keys": _keys,
+        "fetch": _elsewhere("fetch"),
         "rescore": _elsewhere("rescore"),
     }
     if not argv or argv[0].startswith("-"):
