@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.results import Record
 from harness.samples import _sample
+from harness.saved import save_samples
 from tests.harness.conftest import command, table
+from tests.harness.test_results import ROW
 
 
 @pytest.fixture
@@ -83,3 +87,18 @@ def test_an_empty_answer_is_shown_as_one() -> None:
     sample = {"id": "a", "references": ["b"], "text": "", "scores": []}
     assert _sample(sample) == "== a\nreference  b\nanswer     (nothing)"
     assert _sample({**sample, "references": []}) == "== a"
+
+
+def test_a_failed_cell_has_no_file_and_a_file_is_written_once(tmp_path: Path) -> None:
+    sample = {"id": "a", "document": "a", "text": "é", "scores": [["ppl", "", [1e6, 1.0]]]}
+    ok = dataclasses.replace(ROW, cell="0k")
+    failed = dataclasses.replace(ROW, cell="bad", status="nan", metric="", value=None)
+    records = [Record({}, (ok,), (sample,)), Record({}, (failed,), ())]
+    save_samples(tmp_path, records)
+    (path,) = (tmp_path / "samples").iterdir()
+    line = json.loads(path.read_text(encoding="utf-8"))
+    assert path.name == "0k.jsonl" and line["prediction"] == "é"
+    assert line["scores"] == {"ppl": None}  # beyond the floats
+    path.write_text("mine")
+    save_samples(tmp_path, records)
+    assert path.read_text() == "mine"
