@@ -28,7 +28,8 @@ EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
           report DIR, compare A B (two runs), export (a patch as an engine's setting),
           doctor (what works here), keys (of documents, for longppl),
-          rescore --format FORMAT DIR (prediction files of a benchmark; no model)
+          rescore DIR (metrics again from a run's answers), rescore --format FORMAT DIR
+          (prediction files of a benchmark; no model), fetch BENCHMARK DIR (official prompts)
 
 examples:
   python -m harness --model tiny --patch none,pi,ntk,rerope+logn --len 512:8k:x2
@@ -71,7 +72,8 @@ def _dispatch(argv: list[str]) -> int:
         "export": _elsewhere("export"),
         "doctor": _elsewhere("doctor"),
         "keys": _keys,
-        "rescore": _rescore,
+        "fetch": _elsewhere("fetch"),
+        "rescore": _elsewhere("rescore"),
     }
     if not argv or argv[0].startswith("-"):
         return _run(argv)
@@ -111,6 +113,7 @@ def _run_parser() -> Parser:
     add("--out", type=Path, default=Path("results/run"), help="directory (default: results/run)")
     add("--csv", type=Path, help="also write this command's rows to a file")
     add("--figure", type=Path, help="draw value against length as PNG")
+    add("--save-samples", action="store_true", help="also write OUT/samples/CELL.jsonl")
     add("--retry", default="", help=f"failed, or some of {','.join(FAILED)}: measure those again")
     add("--shard", default="1/1", help="i/N: this part of the cells (default: all)")
     add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
@@ -151,7 +154,8 @@ def _run(argv: list[str]) -> int:
             batch=options.batch,
             **settings,
         )
-        return commands.measure(request, options.out, options.csv, options.figure, measurer)
+        targets = commands.Targets(options.csv, options.figure, options.save_samples)
+        return commands.measure(request, options.out, targets, measurer)
 
 
 def _measurer(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
@@ -241,7 +245,14 @@ def _report(argv: list[str]) -> int:
         prog="python -m harness report", description="Table and figure again, from the journal."
     )
     parser.add_argument("directory", type=Path, nargs="+", help="the --out of a run")
-    parser.add_argument("--html", type=Path, help="write one page of all runs instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--html", type=Path, help="write one page of all runs instead")
+    instead.add_argument(
+        "--format",
+        nargs=2,
+        metavar=("FORMAT", "DIR"),
+        help="write the answers as a benchmark's own prediction files instead: longbench, …",
+    )
     parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
     parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
     parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
@@ -254,26 +265,13 @@ def _report(argv: list[str]) -> int:
         return 0
     if len(options.directory) > 1:
         raise HarnessError("report of several runs: they go on one page; give --html FILE")
+    if options.format:
+        from harness.predictions import write_predictions
+
+        write_predictions(options.directory[0], options.format[0], Path(options.format[1]))
+        return 0
     from harness import commands
 
     metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
     commands.report(options.directory[0], metrics, options.csv, options.figure, options.threshold)
-    return 0
-
-
-def _rescore(argv: list[str]) -> int:
-    from harness.rescore import print_scores
-    from tasks.formats import FORMATS
-
-    parser = Parser(
-        prog="python -m harness rescore",
-        description="Score prediction files as their benchmark does, without a model. Prints CSV.",
-        epilog="formats:\n"
-        + "\n".join(f"  {name:12}  {one.summary}" for name, one in FORMATS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--format", required=True, help=", ".join(FORMATS))
-    parser.add_argument("directory", type=Path, metavar="DIR", help="one file a data set")
-    options = parser.parse_args(argv)
-    print_scores(options.format, options.directory)
     return 0

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
 from harness.bars import draw_bars
+from harness.decoding import unbatched
 from harness.errors import HarnessError
 from harness.figure import draw, require_matplotlib
 from harness.journal import Journal, open_stored
@@ -15,27 +16,36 @@ from harness.plan import Request, cuts, environment, plan, resolve_device
 from harness.report import render_tables
 from harness.results import Record, render_csv, rows_of, write_atomically
 from harness.run import Measurer, run
+from harness.saved import save_samples
 
-__all__ = ["measure", "report", "show_attention"]
+__all__ = ["Targets", "measure", "report", "show_attention"]
 
 FAILED_CELLS = 3
 TABLE = "results.csv"
 
 
-def measure(
-    request: Request,
-    out: Path,
-    csv: Path | None,
-    figure: Path | None,
-    measurer: Measurer | None = None,
-) -> int:
+@dataclass(frozen=True)
+class Targets:
+    """What a command writes besides journals and results.csv.
+
+    Attributes:
+        csv: file of its rows.
+        figure: PNG of its cells.
+        samples: whether the samples of all cells of the directory go to samples/CELL.jsonl there.
+    """
+
+    csv: Path | None = None
+    figure: Path | None = None
+    samples: bool = False
+
+
+def measure(request: Request, out: Path, targets: Targets, measurer: Measurer | None = None) -> int:
     """Run what a request lacks, then print its tables; returns the exit code.
 
     Args:
         request: what the command line asks for.
         out: directory of the journals and of results.csv.
-        csv: where to write the rows of this command, besides.
-        figure: where to draw this command's figure.
+        targets: what else is written.
         measurer: what runs the cells; this process if None.
 
     Raises:
@@ -47,18 +57,21 @@ def measure(
             print(f"{path}: an unfinished last line is left out", file=sys.stderr)
         index, parts = request.shard
         cells = plan(request, device)[index - 1 :: parts]
-        print(f"device: {device}", *cuts(cells), sep="\n", file=sys.stderr)
+        notes = [*cuts(cells), *unbatched([cell.patch for cell in cells], request.batch)]
+        print(f"device: {device}", *notes, sep="\n", file=sys.stderr)
 
         def write_table() -> None:
             with journal.table_lock():
-                content = render_csv(rows_of(list(journal.records.values())))
-                write_atomically(out / TABLE, content)
+                stored = list(journal.records.values())
+                write_atomically(out / TABLE, render_csv(rows_of(stored)))
+                if targets.samples:
+                    save_samples(out, stored)
 
         records = run(cells, journal, device, measurer or InProcess(), request.retry, write_table)
         write_table()
     if parts > 1:
         print(f"shard {index}/{parts}: {len(records)} cells; report {out} has all", file=sys.stderr)
-    _outputs(records, (), csv, figure)
+    _outputs(records, (), targets.csv, targets.figure)
     failed = [record for record in records if record.status != "ok"]
     if failed:
         print(

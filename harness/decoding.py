@@ -15,7 +15,7 @@ from patches.base import Patch, PatchError
 from patches.decoding import Decoding
 from tasks.base import Sample, Task
 
-__all__ = ["check_decoding", "decode"]
+__all__ = ["check_decoding", "decode", "unbatched"]
 
 Reading = Callable[[], AbstractContextManager[None]]
 
@@ -50,6 +50,14 @@ def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained:
             raise PatchError(f"{both}: {error}") from None
 
 
+def unbatched(patches: Sequence[Patch], batch: int) -> list[str]:
+    """A line if answers of some patches are not generated together although that is asked for."""
+    names = list(dict.fromkeys(str(patch) for patch in patches if patch.decoding is not None))
+    if batch == 1 or not names:
+        return []
+    return [f"--batch {batch} does not act on {', '.join(names)}: answers are generated singly"]
+
+
 @torch.inference_mode()
 def decode(
     engine: Engine,
@@ -80,6 +88,7 @@ def decode(
         while not row.is_done:
             logits = torch.cat([_logits(*one, chosen) for one in batches])
             scores, memory = decoding.combine(_log_probs(logits, row), memory)
+            row.bar(scores, engine.end_ids)
             chosen = scores.argmax()[None]
             row.take(int(chosen), engine.end_ids)
         yield row.new

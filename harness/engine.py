@@ -44,6 +44,7 @@ class Engine:
         self.chunk = chunk
         self.device = device
         self.bos_id = bos_id
+        self.tokens_read = 0  # that went through the model so far
         ends = getattr(model, "generation_config", model.config).eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
 
@@ -114,6 +115,7 @@ class Engine:
 
         `position` is that of the first token, if it is not its place in the cache.
         """
+        self.tokens_read += len(tokens)
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
         extra = {}
         if position is not None:

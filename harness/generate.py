@@ -29,12 +29,16 @@ class Prompt:
         ended: tells from the generated tokens whether they are enough; None to generate exactly
             `max_new_tokens`, whatever they are.
         borders: of its contexts, as in a sample of a task; none if they cannot be read apart.
+        ends: tokens that end it as the model's end-of-sequence tokens do.
+        min_new_tokens: tokens that no end is chosen among.
     """
 
     tokens: Tokens
     max_new_tokens: int
     ended: Callable[[list[int]], bool] | None = None
     borders: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+    min_new_tokens: int = 0
 
 
 @torch.inference_mode()
@@ -88,12 +92,18 @@ class Row:
         self.new: list[int] = []
         self.is_done = False
 
+    def bar(self, scores: Tensor, ends: frozenset[int]) -> None:
+        """Take the ends out of the scores of the next token [vocabulary], where none may come."""
+        if len(self.new) < self.prompt.min_new_tokens:
+            known = [end for end in {*ends, *self.prompt.ends} if end < len(scores)]
+            scores[known] = -torch.inf
+
     def take(self, token: int, ends: frozenset[int]) -> None:
         """Note the next token."""
         if self.is_done:
             return
         ended = self.prompt.ended
-        if ended is not None and token in ends:
+        if ended is not None and (token in ends or token in self.prompt.ends):
             self.is_done = True
             return
         self.new.append(token)
@@ -148,6 +158,8 @@ class Batch:
 
     def _take(self, logits: Tensor) -> Tensor:
         """Choose the likeliest token of each row [rows] by the logits [rows, vocabulary]."""
+        for row, scores in zip(self.rows, logits, strict=True):
+            row.bar(scores, self.engine.end_ids)
         best, chosen = logits.float().max(dim=-1)
         for row, finite, token in zip(
             self.rows, torch.isfinite(best).tolist(), chosen.tolist(), strict=True
@@ -161,6 +173,7 @@ class Batch:
     def step(self, chosen: Tensor) -> Tensor:
         """Read the tokens chosen [rows], or [1] for all; return the logits [rows, vocabulary]."""
         device = self.engine.device
+        self.engine.tokens_read += sum(not row.is_done for row in self.rows)
         extra = {}
         if any(self.pads):
             pads = torch.tensor(self.pads, device=device)[:, None]

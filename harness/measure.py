@@ -1,6 +1,5 @@
 """One cell measured: model and patch on samples, scores, rows; what fails becomes a status."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +13,12 @@ from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
 from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
-from harness.results import Record, Row, Scores
+from harness.results import Record, Scores
+from harness.totals import total_rows
 from patches import PatchError
 from patches.apply import Applied, apply
 from tasks import TaskError
 from tasks.base import Output, Sample, Tokenizer
-from tasks.metrics import METRICS, interval
 
 __all__ = ["InProcess", "Progress", "before_first"]
 
@@ -86,6 +85,7 @@ class _Measurement:
         free(device)
         reset_peak(device)
         start, status, error, samples = time.perf_counter(), "ok", "", []
+        before = self.engine.tokens_read
         row = cell.template
         try:
             with apply(
@@ -107,16 +107,22 @@ class _Measurement:
             if not is_out_of_memory(problem):
                 raise
             status, error = "oom", str(problem) or "out of memory"
+        seconds = time.perf_counter() - start
         row = replace(
             row,
             status=status,
             error=" ".join(error.split())[:300],
-            seconds=round(time.perf_counter() - start, 3),
+            seconds=round(seconds, 3),
             peak_memory_gib=round(peak_gib(device), 3),
         )
         if status != "ok":
             return Record(cell.key, (row,), ())
-        return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
+        row = replace(
+            row,
+            tokens_per_second=round((self.engine.tokens_read - before) / seconds, 1),
+            seconds_per_sample=round(seconds / len(samples), 4),
+        )
+        return Record(cell.key, tuple(total_rows(row, samples)), tuple(samples))
 
     def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
         """Generated tokens and text of each sample, where it asks for some."""
@@ -155,6 +161,9 @@ class _Measurement:
             "depth": sample.depth,
             "tail": self.cell.checkpoint.tokenizer.decode(sample.prompt[-TAIL:]),
             "references": sample.references or [sample.reference] if sample.reference else [],
+            "classes": sample.classes,
+            "position": sample.position,
+            "fields": dict(sample.fields),
             "text": text,
             "scores": scores,
         }
@@ -164,40 +173,14 @@ def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:
     until = sample.until
     if until is None:
         return Prompt(sample.prompt, sample.max_new_tokens, None, sample.borders)
+    ends = (sample.ends, sample.min_new_tokens)
 
     def ended(tokens: list[int]) -> bool:
         return bool(until) and any(one in tokenizer.decode(tokens) for one in until)
 
-    return Prompt(sample.prompt, sample.max_new_tokens, ended, sample.borders)
+    return Prompt(sample.prompt, sample.max_new_tokens, ended, sample.borders, *ends)
 
 
 def before_first(text: str, ends: Sequence[str]) -> str:
     """The text before the first of some strings."""
     return text[: min((text.index(end) for end in ends if end in text), default=len(text))]
-
-
-def _rows(row: Row, samples: Sequence[Scores]) -> Iterator[Row]:
-    """One row a metric and position, with the interval over documents."""
-    places = dict.fromkeys(
-        (metric, position) for sample in samples for metric, position, _ in sample["scores"]
-    )
-    for metric, position in places:
-        scored = [
-            (stats, str(sample["document"]))
-            for sample in samples
-            for name, place, stats in sample["scores"]
-            if (name, place) == (metric, position)
-        ]
-        stats, documents = zip(*scored, strict=True)
-        value, low, high = interval(metric, stats, documents, row.seed)
-        yield replace(
-            row,
-            metric=metric,
-            position=position,
-            n=len(set(documents)),
-            value=value,
-            ci_low=None if math.isnan(low) else low,
-            ci_high=None if math.isnan(high) else high,
-            better=METRICS[metric].better,
-            metric_detail=METRICS[metric].detail,
-        )

@@ -188,8 +188,11 @@ class _Maker:
             "chunk": self.request.chunk,
             "parallel": "single process",
             "device": self.device.type,
-            **({"batch": self.request.batch} if self.request.batch > 1 else {}),
+            **({"batch": self.request.batch} if self._is_batched(patch) else {}),
         }
+
+    def _is_batched(self, patch: Patch) -> bool:
+        return self.request.batch > 1 and patch.decoding is None
 
     def _template(self, key: dict[str, Any], task: Task, samples: tuple[Sample, ...]) -> Row:
         taken = {name: value for name, value in key.items() if name not in NOT_COLUMNS}

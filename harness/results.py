@@ -43,6 +43,12 @@ class Row:
     `status` is one of FAILED, no metric, and the reason in `error`. The peak of a cell whose
     process ended is the last that was seen on CPU, and 0 on CUDA. `n_cut` counts the prompts that
     lost a part because they were longer than the context length.
+
+    `seconds` are those of the cell with its model loaded: patch put on, inputs read, answers
+    generated, all scored. `tokens_per_second` divides by them the tokens that went through the
+    model: of an input what the patch reads of it, a beginning shared with the sample before once,
+    every reading where a method takes several, and the answers but for their last tokens.
+    `seconds_per_sample` divides them by the samples. Both are missing where a cell failed.
     """
 
     model: str
@@ -77,6 +83,8 @@ class Row:
     cell: str
     batch: int = 1
     n_cut: int = 0
+    tokens_per_second: float | None = None
+    seconds_per_sample: float | None = None
 
 
 @dataclass(frozen=True)

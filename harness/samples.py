@@ -1,5 +1,6 @@
 """What a model answered: the cells of a run, and the samples of one of them. Imports no torch."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,30 @@ from harness.lengths import render_length
 from harness.results import Record, Scores
 from patches.spec import did_you_mean
 
-__all__ = ["is_run", "render_run"]
+__all__ = ["is_run", "render_run", "values_of"]
 
 
 def is_run(name: str) -> bool:
     """Whether a name is a run directory, or a cell in one."""
     path = Path(name)
     return path.is_dir() or ("/" in name and path.parent.is_dir())
+
+
+def values_of(sample: Scores, everywhere: bool = False) -> dict[str, float | None]:
+    """What the sample alone makes of each metric, None where that is no finite number.
+
+    Args:
+        sample: as a record holds it.
+        everywhere: at every position too, called `METRIC POSITION`.
+    """
+    from tasks.metrics import METRICS  # numpy is not needed to list cells
+
+    found = {
+        f"{metric} {position}".strip(): METRICS[metric].finish(stats)
+        for metric, position, stats in sample["scores"]
+        if metric in METRICS and (everywhere or not position)
+    }
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def render_run(name: str) -> str:
@@ -58,11 +76,10 @@ def _sample_lines(sample: Scores) -> Iterator[str]:
         yield f"prompt     ...{_shown(sample['tail'])}"
     for reference in sample.get("references", ()):
         yield f"reference  {_shown(reference)}"
-    if sample.get("text"):
-        yield f"answer     {_shown(sample['text'])}"
-    for metric, position, stats in sample["scores"]:
-        if not position:
-            yield f"{metric:10} {', '.join(f'{one:g}' for one in stats)}"
+    if sample.get("text") or sample.get("references"):
+        yield f"answer     {_shown(sample.get('text', '')) or '(nothing)'}"
+    for metric, value in values_of(sample).items():
+        yield f"{metric:10} {'-' if value is None else f'{value:.3f}'}"
 
 
 def _shown(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tasks.spec import TaskError, canonical
 
@@ -105,19 +105,21 @@ class Sample:
     The id names the document and the end point: samples of the same id are paired across patches.
     The model generates when `max_new_tokens` is above 0: exactly so many tokens where `until` is
     None, otherwise at most so many, up to the end-of-sequence token or to the first of the strings
-    in `until`, neither of which is part of the answer. `chat` says that the prompt stands in the
-    model's chat template. `position` says where in its input the answer stands, or of which part
-    of the task the sample is, for tasks that score by it; `keys` and `score_from` which tokens of
-    the first pass count, for tasks that choose among them; `depth` the share of the prompt's tokens
-    that stand before what is asked for.
+    in `until`, neither of which is part of the answer; the token ids in `ends` end it as
+    end-of-sequence tokens do, and none of them is among its first `min_new_tokens`. `chat` says
+    that the prompt stands in the model's chat template. `position` says where in its input the
+    answer stands, or of which part of the task the sample is, for tasks that score by it; `keys`
+    and `score_from` which tokens of the first pass count, for tasks that choose among them; `depth`
+    the share of the prompt's tokens that stand before what is asked for.
 
     `borders` cut a prompt whose contexts can be read apart: context k is prompt[borders[k]:
     borders[k + 1]]; what stands before the first border (with BOS) and what stands behind the last
     (the question, never empty) belongs to all of them.
 
     `references` are the accepted answers where there may be several, `reference` is then the
-    first; `classes` all labels to choose from. `cut` says what was taken out of a prompt that was
-    too long: nothing, some of its `context`, or of its `wording` too.
+    first; `classes` all labels to choose from; `fields` what else the benchmark's own files of
+    predictions say of the row, by name, as JSON has it. `cut` says what was taken out of a prompt
+    that was too long: nothing, some of its `context`, or of its `wording` too.
     """
 
     id: str
@@ -126,10 +128,13 @@ class Sample:
     prompt: tuple[int, ...] = ()
     max_new_tokens: int = 0
     until: tuple[str, ...] | None = None
+    ends: tuple[int, ...] = ()
+    min_new_tokens: int = 0
     chat: bool = False
     reference: str = ""
     references: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
     cut: str = ""
     position: str = ""
     reference_tokens: tuple[int, ...] = ()

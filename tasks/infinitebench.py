@@ -72,6 +72,9 @@ class InfiniteBench(Task):
     Source: Zhang et al. 2024, https://arxiv.org/abs/2402.13718; github.com/OpenBMB/InfiniteBench,
     src/eval_utils.py and src/compute_scores.py.
 
+    No chat template stands around the prompts: none does where the benchmark runs open models, in
+    eval_yarn_mistral.py, eval_yi_200k.py, eval_chatglm.py and eval_rwkv.py.
+
     Differs: own wording, since the benchmark has its prompts in its code, by model;
     infinitebench/prompts.json in the data, of data set to a template with {context} and {input},
     replaces it. An answer takes a quarter of the length at most: math_calc asks for 30 000 tokens.
@@ -156,6 +159,8 @@ def _question(name: str, row: Row) -> str:
 def _references(name: str, row: Row) -> tuple[str, ...]:
     """The answers of a row, of a choice its text and letter; checked by scoring an empty one."""
     answer = row.field("answer")
+    if isinstance(answer, list) and answer and isinstance(answer[0], list):
+        answer = answer[0]  # of math_calc
     listed = [str(one) for one in (answer if isinstance(answer, list) else [answer])]
     if answer is None or not any(one.strip() for one in listed):
         raise row.error("field 'answer' holds no text or number; expected a reference")

@@ -1,7 +1,7 @@
 """L-Eval: several questions about one long document, with short answers or free ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
@@ -127,6 +127,7 @@ class LEval(Task):
                     chat=chat.size > 0,
                     reference=one.reference,
                     references=(one.reference,),
+                    fields=one.fields,
                     cut=prompt.cut,
                     position=one.position,
                 )
@@ -159,12 +160,16 @@ class LEval(Task):
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a document, and the part of the task that its score counts in."""
+    """One question about a document, and the part of the task that its score counts in.
+
+    `fields` are those of the row that the benchmark writes for it; none for the second of a row.
+    """
 
     id: str
     position: str
     parts: Parts
     reference: str
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def _members(name: str) -> list[str]:
@@ -178,16 +183,17 @@ def _questions(document: Document, asked: Mapping[str, str]) -> Iterator[Questio
     assert row is not None
     context = row.text("input")
     for place, (instruction, reference) in enumerate(_pairs(name, row), 1):
+        fields = {"query": instruction, "gt": reference, "evaluation": KINDS[name]}
         if KINDS[name] != "exam":
             instruction += f"\nReply with {len(reference.split())} words."
         parts = parts_of(asked[name], context, instruction)
         if name != "sci_fi":
             position = _members(name)[(place - 1) % PARTS.get(name, 1)]
-            yield Question(f"question {place}", position, parts, reference)
+            yield Question(f"question {place}", position, parts, reference, fields)
             continue
         real = parts_of(asked[WORLD], "", instruction.replace(OF_STORY, OF_WORLD))
         by_story, in_world = leval.read_judgement_reference(reference)
-        yield Question(f"question {place}", f"{name} 0", parts, by_story)
+        yield Question(f"question {place}", f"{name} 0", parts, by_story, fields)
         yield Question(f"question {place} in the world", f"{name} 1", real, in_world)
 
 

@@ -34,6 +34,7 @@ RESAMPLES = 2000
 PERCENTILES = (2.5, 97.5)
 ORDERS = 4
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
+OF_TOKENS = ("nll", "ppl", "accuracy", "gain", "key_share", "longppl", "longppl-self")
 MEMBERS = 4  # most data sets in a group of `grouped_stats`
 Stats = Sequence[float]
 
@@ -47,6 +48,11 @@ class Metric:
     better: str
     describe: Callable[[], str]
     effective: float | None = None  # what a length must reach to count as one the model can use
+
+    @property
+    def of_answer(self) -> bool:
+        """True if it rests on the text of answers alone, and not on losses of given tokens."""
+        return self.name not in OF_TOKENS
 
     @property
     def detail(self) -> str:

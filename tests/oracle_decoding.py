@@ -49,6 +49,15 @@ def nbce(
     return scores, k
 
 
+def nbce_average(empty: Log, contexts: Sequence[Log], beta: float, top_p: float) -> list[float]:
+    """Scores of the next token by the mean over the contexts (kexue.fm/archives/9617)."""
+    prior, scores = top_p_cut(empty, top_p), []
+    for token, without in enumerate(prior):
+        mean = sum(one[token] for one in contexts) / len(contexts)
+        scores.append(mean if without == -math.inf else (beta + 1) * mean - beta * without)
+    return scores
+
+
 def attention_buckets(readings: Sequence[Log]) -> list[float]:
     """Scores of the next token: predictions averaged by their largest probability (2312.04455)."""
     confidence = [max(math.exp(x) for x in one) for one in readings]

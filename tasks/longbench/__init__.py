@@ -19,7 +19,8 @@ class LongBench(LongBenchRows):
     --data holds the benchmark's NAME.jsonl, or names a data set on the hub with a config for each
     that is no script, such as Xnhyacinth/LongBench; --n is rows a data set, the first, fewer where
     it has fewer. Prompts and limits are those of dataset2prompt.json and dataset2maxlen.json
-    where the data has them, otherwise own wording; the column `data` says which.
+    where the data has them (`python -m harness fetch longbench DIR` gets them), otherwise own
+    wording; the column `data` says which.
 
     A value of its own has every data set; `en single-doc-qa` and so on are means of data-set means,
     `en` and `zh` means over the six categories as on the leaderboard, where code counts in both;
@@ -36,8 +37,7 @@ class LongBench(LongBenchRows):
     Source: Bai et al. 2023, https://arxiv.org/abs/2308.14508; github.com/THUDM/LongBench.
 
     Differs: the answer is part of the length; a prompt that becomes longer when the text of its
-    halves is encoded again is cut a little more. samsum may end with its first token, which
-    pred.py's min_length forbids: such an answer is empty, and scores 0.
+    halves is encoded again is cut a little more.
     """
 
     name: ClassVar[str] = "longbench"

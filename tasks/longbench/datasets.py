@@ -13,13 +13,17 @@ __all__ = ["DATASETS", "EXTENDED", "GROUPS", "DataSet", "groups_of"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set; `langs` are the averages that it counts in, `chat` says whether it is chatted."""
+    """A data set; `langs` are the averages that it counts in, `chat` says whether it is chatted.
+
+    With `line` a newline token ends the answer too, but neither that nor the end-of-sequence token
+    is its first.
+    """
 
     category: str
     langs: tuple[str, ...]
     new: int
     chat: bool = True
-    until: tuple[str, ...] = ()
+    line: bool = False
 
     @property
     def lang(self) -> str:
@@ -46,7 +50,7 @@ DATASETS: dict[str, DataSet] = {
     "vcsum": DataSet(SUMMARY, ZH, 512),
     "trec": DataSet(FEW, EN, 64, chat=False),
     "triviaqa": DataSet(FEW, EN, 32, chat=False),
-    "samsum": DataSet(FEW, EN, 128, chat=False, until=("\n",)),
+    "samsum": DataSet(FEW, EN, 128, chat=False, line=True),
     "lsht": DataSet(FEW, ZH, 64, chat=False),
     "passage_count": DataSet(SYNTHETIC, EN, 32),
     "passage_retrieval_en": DataSet(SYNTHETIC, EN, 32),

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tasks.base import (
     Document,
@@ -28,6 +28,7 @@ from tasks.templates import parts_of
 __all__ = ["LongBenchRows"]
 
 Groups = Sequence[Sequence[str]]
+KEPT = ("length",)  # what pred.py takes over from a row besides answers and classes
 OF_TEXT = ("qa_f1", "qa_f1_zh", "rouge", "rouge_zh")  # metrics whose references are free text
 
 
@@ -84,11 +85,12 @@ class LongBenchRows(Task):
                     document=document.id,
                     prompt=chat.around(tokenizer, fitted.tokens),
                     max_new_tokens=most[name],
-                    until=DATASETS[name].until,
+                    **(_of_a_line(tokenizer) if DATASETS[name].line else {"until": ()}),
                     chat=chat.size > 0,
                     reference=references[0],
                     references=references,
                     classes=classes,
+                    fields={name: row.fields[name] for name in KEPT if name in row.fields},
                     cut=fitted.cut,
                     position=position,
                 )
@@ -104,7 +106,8 @@ class LongBenchRows(Task):
             for place, groups in self.averages(sample.position).items()
         ]
         if longbench.DATASETS[name] in OF_TEXT:
-            overlaps = overlap_stats(output.text, sample.references, DATASETS[name].lang)
+            text = longbench.scored_text(name, output.text)
+            overlaps = overlap_stats(text, sample.references, DATASETS[name].lang)
             scores += [Score(metric, stats, at) for metric, stats in overlaps for at in ("", name)]
         return scores
 
@@ -119,6 +122,11 @@ class LongBenchRows(Task):
     @abstractmethod
     def averages(self, position: str) -> Mapping[str, Groups]:
         """Averages that a part counts in, by their name, each as groups of data sets."""
+
+
+def _of_a_line(tokenizer: Tokenizer) -> dict[str, Any]:
+    """How pred.py has an answer end: by the token that a newline ends with, but not at once."""
+    return {"until": (), "ends": tuple(tokenizer.encode("\n")[-1:]), "min_new_tokens": 1}
 
 
 def _answers(name: str, row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:

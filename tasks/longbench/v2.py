@@ -34,6 +34,10 @@ FIELDS = {
     "$C_C$": "choice_C",
     "$C_D$": "choice_D",
 }
+KEPT = (
+    *("_id", "domain", "sub_domain", "difficulty", "length"),
+    *(*FIELDS.values(), "answer"),  # what pred.py takes over from a row besides its context
+)
 LETTERS, DIFFICULTIES, LENGTHS = "ABCD", ("easy", "hard"), ("short", "medium", "long")
 
 
@@ -42,8 +46,9 @@ class LongBenchV2(Task):
     """Right letters in percent, of all rows, by difficulty and by length.
 
     --data holds the benchmark's data.json or a .jsonl file of its rows, or is THUDM/LongBench-v2 on
-    the hub; --n is the first rows of it. The prompt is that of 0shot.txt where the data has it,
-    otherwise own wording; the column `data` says which. The answer is the letter behind `The
+    the hub; --n is the first rows of it. The prompt is that of 0shot.txt where the data has it
+    (`python -m harness fetch longbench-v2 DIR` gets it), otherwise own wording; the column `data`
+    says which. The answer is the letter behind `The
     correct answer is`; without one it is wrong. A prompt too long loses its middle, and with
     `cut=context` its context alone does.
 
@@ -101,6 +106,7 @@ class LongBenchV2(Task):
                     chat=chat.size > 0,
                     reference=reference,
                     references=(reference,),
+                    fields={name: row.fields[name] for name in KEPT if name in row.fields},
                     cut=fitted.cut,
                     position=f"{level} {size}",
                 )

@@ -3,8 +3,9 @@
 Source: Zhang et al. 2024, https://arxiv.org/abs/2402.13718, and the benchmark's
 src/compute_scores.py (github.com/OpenBMB/InfiniteBench, MIT).
 
-Differs: what raises there is 0 here: an empty answer to a choice, and `3.5` where an integer is
-asked for. There are no recorded values of the benchmark's own code to compare with.
+Differs: `3.5` where an integer is asked for raises there, and is 0 here. There are no recorded
+values of the benchmark's own code to compare with; earlier versions of it kept the blanks in front
+of a choice, and its cue `correct option is:` is never looked at, because `is:` is found before.
 """
 
 import re
@@ -106,11 +107,14 @@ def _agreeing(prediction: str, numbers: Sequence[int]) -> float:
 
 
 def _choice(prediction: str, references: Sequence[str]) -> float:
-    """A letter in front, what follows a cue, or the first word that is part of `ABCD`."""
+    """A letter in front, the choice itself, what follows a cue, or the first word in `ABCD`."""
+    prediction = prediction.strip()
     if not prediction:
         return 0.0
     if prediction[0] in LETTERS:
         return float(prediction[0] in references)
+    if prediction in references:
+        return 1.0
     text = " ".join(
         re.split(" +", prediction.translate(dict.fromkeys(map(ord, "\n\"'.,?!{}"), " ")))
     )
@@ -124,9 +128,9 @@ def _choice(prediction: str, references: Sequence[str]) -> float:
 def _debug(prediction: str, references: Sequence[str]) -> float:
     """A letter and `.` or `:` in front, or what follows a cue."""
     name, letter = references
-    if prediction[:2] in (f"{letter}.", f"{letter}:"):
-        return 1.0
     text = prediction.strip()
+    if text[:2] in (f"{letter}.", f"{letter}:"):
+        return 1.0
     for noise in DEBUG_NOISE:
         text = text.replace(noise, " ")
     text = re.sub(" +", " ", text)

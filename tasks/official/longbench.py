@@ -27,6 +27,7 @@ __all__ = [
     "retrieval_zh",
     "rouge_zh",
     "row_score",
+    "scored_text",
 ]
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -203,6 +204,11 @@ BUCKETS = ("0-4k", "4-8k", "8k+")
 FIRST_LINE_ONLY = ("trec", "triviaqa", "samsum", "lsht")
 
 
+def scored_text(dataset: str, prediction: str) -> str:
+    """What of a prediction eval.py looks at: its first line for some data sets, otherwise all."""
+    return first_line(prediction) if dataset in FIRST_LINE_ONLY else prediction
+
+
 def row_score(
     dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str] = ()
 ) -> float:
@@ -218,8 +224,7 @@ def row_score(
         ValueError: a reference that the metric cannot read.
         TaskError: jieba is missing and the metric needs it.
     """
-    if dataset in FIRST_LINE_ONLY:
-        prediction = first_line(prediction)
+    prediction = scored_text(dataset, prediction)
     if DATASETS[dataset] == "classification":
         return max(classification(prediction, one, classes) for one in references)
     return max(METRICS[DATASETS[dataset]](prediction, one) for one in references)

@@ -54,6 +54,18 @@ def made(spec: str, prompts: Sequence[Prompt], chunk: int | None = None) -> list
         return run(prompts)
 
 
+def test_an_end_is_not_chosen_among_the_fewest_tokens() -> None:
+    model, patch = make_model(), patches.parse("nbce")
+    with apply(model, patch, 160, TRAINED_LENGTH):
+        engine = Engine(model, None, CPU)
+        (free,) = decode(engine, PROMPTS[:1], patch.decoding, TRAINED_LENGTH)
+        for least in (0, 1):
+            ends = ((free[0],), least)
+            prompt = Prompt(PROMPTS[0].tokens, 7, lambda made: False, BORDERS, *ends)
+            (answer,) = decode(engine, [prompt], patch.decoding, TRAINED_LENGTH)
+            assert bool(answer) == bool(least) and free[0] not in answer
+
+
 def logits(model, tokens: Sequence[int]) -> list[float]:
     """Logits behind the last token, by one forward without a cache."""
     with torch.inference_mode():
@@ -282,11 +294,20 @@ def asked(model: Path, data: Path, out: Path, patch: str, task: str, *more: str)
     ],
 )
 def test_a_task_runs_from_the_command_line(
-    checkpoint: Path, questions: Path, tmp_path: Path, patch: str, task: str, attention: str
+    checkpoint: Path,
+    questions: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    patch: str,
+    task: str,
+    attention: str,
 ) -> None:
     more = ("--batch", "2")
     assert main(asked(checkpoint, questions, tmp_path / "out", patch, task, *more)) == 0
+    said = capsys.readouterr().err
+    assert f"--batch 2 does not act on {patch}: answers are generated singly\n" in said
     rows = table(tmp_path / "out")
+    assert {row["batch"] for row in rows} == {"1"}
     assert {row["attention"] for row in rows} == {attention}
     assert {(row["patch"], row["status"], row["task"]) for row in rows} == {(patch, "ok", task)}
 

@@ -123,6 +123,39 @@ def test_the_end_of_sequence_ends_a_row_that_may_end_and_is_no_answer() -> None:
         assert answers[0] == free[:first] and answers[1] == free and len(answers[2]) == 12
 
 
+@pytest.mark.parametrize("least", [0, 1, 3])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_ends_of_a_prompt_and_its_fewest_tokens_are_those_of_transformers(
+    least: int, batch: int
+) -> None:
+    model = make_model()
+    plain = Engine(model, None, CPU)
+    first, *others = made(plain, [(TOKENS, 1)])[0], *made(plain, [(OTHERS[:60], 12)])
+    own, end = first[0], others[0][7]
+    expected = []
+    for tokens in (TOKENS, OTHERS[:60], TOKENS[:70]):
+        prompt = torch.tensor([tokens])
+        (whole,) = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=12,
+            min_length=len(tokens) + least,
+            eos_token_id=[own, end],
+            pad_token_id=own,
+            do_sample=False,
+        ).tolist()
+        new = whole[len(tokens) :]
+        expected.append(new[:-1] if new[-1] in (own, end) else new)
+    engine = Engine(model, None, CPU)
+    engine.end_ids = frozenset([own, 10**6])
+    prompts = [
+        Prompt(tokens, 12, lambda made: False, (), (end,), least)
+        for tokens in (TOKENS, OTHERS[:60], TOKENS[:70])
+    ]
+    assert made(engine, prompts, batch=batch) == expected
+    assert (expected[0] == []) == (least == 0) and len(expected[1]) < 12
+
+
 def test_the_models_own_end_is_known() -> None:
     model = make_model()
     assert Engine(model, None, CPU).end_ids == frozenset()

@@ -44,7 +44,7 @@ def test_a_name_of_a_file_is_no_formula(capsys: pytest.CaptureFixture[str], tmp_
     ("arguments", "code", "words"),
     [
         (["--format", "longbnch", "."], 2, "did you mean 'longbench'?"),
-        (["."], 2, "--format"),
+        (["."], 2, ".: no journal in it; give the --out of a run, or say with --format"),
         (["--format", "ruler"], 2, "DIR"),
         (["--format", "ruler", "nowhere"], 4, "nowhere: No such file or directory; expected"),
         (["--format", "ruler", "empty"], 4, "empty: no *.jsonl file in it; found: nothing"),

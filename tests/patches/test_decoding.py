@@ -41,6 +41,36 @@ def test_nbce_is_its_article(beta: float, top_p: float, eta: float, seed: int) -
         assert scores == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("beta", "top_p"), [(0.25, 0.95), (0, 0.5), (1.5, 0.5), (3, 1)])
+def test_nbce_by_average_is_its_article(beta: float, top_p: float, seed: int) -> None:
+    log_probs = draws(5, seed=seed, sharp=1 + seed % 4)
+    empty, *contexts = log_probs.tolist()
+    expected = oracle.nbce_average(empty, contexts, beta, top_p)
+    spec = f"nbce(beta={beta},top_p={top_p},pooling=average)"
+    for last in (None, 0):
+        scores, memory = combined(spec, log_probs, last)
+        assert memory is None and scores == pytest.approx(expected, abs=1e-12)
+
+
+def test_nbce_by_average_with_beta_n_minus_1_is_naive_bayes() -> None:
+    """p(T|S_1, S_2, S_3) is the product of p(T|S_k) / p(T), times p(T)."""
+    log_probs = draws(4)
+    prior, *contexts = log_probs
+    expected = (sum(contexts) - 2 * prior).log_softmax(-1)
+    scores, _ = combined("nbce(beta=2,top_p=1,pooling=average)", log_probs)
+    found = torch.tensor(scores, dtype=torch.float64).log_softmax(-1)
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_nbce_by_average_has_no_context_to_stay_with() -> None:
+    with pytest.raises(PatchError, match=r"eta=0\.2 with pooling=average: .*; leave eta out"):
+        parse("nbce(eta=0.2,pooling=average)")
+    with pytest.raises(PatchError, match=r"pooling=mean: expected entropy\|average"):
+        parse("nbce(pooling=mean)")
+    assert str(parse("nbce(pooling=entropy,eta=0.1)")) == "nbce"
+
+
 def test_nbce_never_chooses_the_empty_context() -> None:
     log_probs = torch.log(torch.tensor([[1.0, 0, 0], [0.4, 0.3, 0.3], [0.5, 0.3, 0.2]]))
     scores, k = combined("nbce", log_probs)

@@ -43,7 +43,16 @@ from tests.tasks.toy import Bytes
         ("longbook_choice_eng", "so it is (maybe) B", ["Ann", "B"], 1),
         ("longbook_choice_eng", "so it is BC, or B", ["Ann", "B"], 0),
         ("longbook_choice_eng", "", ["Ann", "B"], 0),
+        ("longbook_choice_eng", " \nB, or C", ["Ann", "B"], 1),
+        ("longbook_choice_eng", " \n", ["Ann", "B"], 0),
+        ("longbook_choice_eng", "eve\n", ["eve", "B"], 1),
+        ("longbook_choice_eng", "eve A", ["eve", "B"], 0),
+        ("longbook_choice_eng", "Ｂ", ["Ann", "B"], 0),
         ("code_debug", "B.", ["run", "B"], 1),
+        ("code_debug", "\n B: run", ["run", "B"], 1),
+        ("code_debug", "\n", ["run", "B"], 0),
+        ("code_debug", "The correct option is: B", ["run", "B"], 1),
+        ("code_debug", "The answer is：B", ["run", "B"], 0),
         ("code_debug", "B", ["run", "B"], 0),
         ("code_debug", "The answer is: run", ["run", "B"], 1),
         ("code_debug", "The answer is: `C`", ["run", "B"], 0),
@@ -78,6 +87,11 @@ def test_choices_are_listed_with_letters():
     sample = one("code_debug", options=["f", "g", "h", "i"], answer="h")
     assert "\nA. f\nB. g\nC. h\nD. i\n" in Bytes().decode(sample.prompt)
     assert sample.references == ("h", "C")
+
+
+def test_numbers_to_say_on_the_way_may_be_a_list_in_a_list():
+    for answer in ([1, -2, 3], [[1, -2, 3]]):
+        assert one("math_calc", answer=answer).references == ("1", "-2", "3")
 
 
 @pytest.mark.parametrize("answer", [7, [7], "7", ["7"]])

@@ -124,8 +124,9 @@ def test_own_wording_asks_what_the_row_asks():
 
 def test_ends_limits_and_chat_are_those_of_the_official_code():
     samples = {sample.position: sample for sample in made("longbench")}
-    assert {name for name, one in samples.items() if one.until != ()} == {"samsum"}
-    assert samples["samsum"].until == ("\n",)
+    assert {one.until for one in samples.values()} == {()}
+    assert {name for name, one in samples.items() if one.ends or one.min_new_tokens} == {"samsum"}
+    assert samples["samsum"].ends == (10,) and samples["samsum"].min_new_tokens == 1
     assert not any(one.chat for one in samples.values())
     chatted = {one.position: one for one in made("longbench(chat=on)", chat=CHAT)}
     plain = {"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"}
@@ -157,6 +158,13 @@ def test_the_first_line_counts_where_eval_py_takes_it_alone():
     assert value(one("trec"), "Kind 3, Kind 4") == 50
     assert value(one("hotpotqa"), "no\nthe quick answer is in part 3 of the long text") > 50
     assert value(one("samsum"), "\n \nthe quick answer is in part 3 of the long text") == 0
+
+
+def test_overlap_is_of_the_line_that_eval_py_takes():
+    sample = one("samsum", answers=["they meet at noon near the lake"])
+    scores = said(sample, "\nthey meet at noon near the lake\nDialogue: on and on")
+    assert scores["rougeL", "samsum"] == (1.0, 1.0)
+    assert interval("bleu", [scores["bleu", "samsum"]], ["a"], 0)[0] == pytest.approx(100)
 
 
 def test_the_best_reference_counts_for_every_metric():

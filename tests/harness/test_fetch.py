@@ -1,0 +1,167 @@
+"""Official prompts from a repository: once, at one revision, by their digest, and never unasked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from http.client import IncompleteRead
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+import tasks
+from harness import fetch as module
+from harness.cli import main
+from harness.errors import Unavailable
+from harness.fetch import fetch
+from tasks.pinned import PINNED, Pinned
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "prompts"
+CONTENT = b'{"trec": "{context}\\n{input}"}'
+FILE = Pinned("some/where", "0" * 40, "config/asked.json", hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked for on the command line, answered by CONTENT."""
+    urls: list[str] = []
+    monkeypatch.setitem(PINNED, "longbench", (FILE,))
+    monkeypatch.setattr(module, "_open", lambda url, _: urls.append(url) or io.BytesIO(CONTENT))
+    return urls
+
+
+@pytest.fixture
+def served() -> Iterator[str]:
+    """Address of a server that has CONTENT at the end of FILE's path alone."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path.endswith(f"/{FILE.revision}/{FILE.path}")
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(CONTENT if found else b"no such file")
+
+        def log_message(self, *given: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_comes_once(
+    tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows"
+    assert main(["fetch", "longbench", str(rows)]) == 0
+    target = rows / "prompts" / "asked.json"
+    assert target.read_bytes() == CONTENT
+    assert capsys.readouterr().out == f"{target}: from some/where at {'0' * 12}\n"
+    target.rename(rows / "asked.json")
+    assert main(["fetch", "longbench", str(rows)]) == 0
+    assert capsys.readouterr().out == f"{rows / 'asked.json'}: there already\n"
+    assert asked == [f"https://raw.githubusercontent.com/some/where/{'0' * 40}/config/asked.json"]
+    assert [path.name for path in rows.rglob("*") if path.is_file()] == ["asked.json"]
+
+
+def test_it_comes_over_http(tmp_path: Path, served: str) -> None:
+    def through(url: str, seconds: float) -> module.Answer:
+        return urlopen(url.replace("https://raw.githubusercontent.com", served), timeout=seconds)
+
+    (line,) = fetch([FILE], tmp_path, through)
+    assert (tmp_path / "prompts" / "asked.json").read_bytes() == CONTENT and "at 000" in line
+    gone = Pinned("some/where", "1" * 40, "config/other.json", FILE.sha256)
+    with pytest.raises(Unavailable, match=r"other\.json: not reached \(HTTP Error 404.*yourself"):
+        list(fetch([gone], tmp_path, through))
+
+
+@pytest.mark.parametrize(
+    "problem", [URLError(socket.gaierror(-2, "no name")), TimeoutError(), IncompleteRead(b"")]
+)
+def test_what_is_not_reached_is_one_line_and_leaves_nothing(
+    problem: Exception,
+    tmp_path: Path,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(url: str, seconds: float) -> module.Answer:
+        raise problem
+
+    monkeypatch.setattr(module, "_open", fail)
+    assert main(["fetch", "longbench", str(tmp_path)]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert "not reached (" in captured.err and "/prompts/asked.json yourself" in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_bytes_are_refused(
+    tmp_path: Path,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_open", lambda url, _: io.BytesIO(CONTENT + b"\n"))
+    assert main(["fetch", "longbench", str(tmp_path)]) == 4
+    assert "bytes that are not the file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_file_of_that_name_is_left_as_it_is(
+    tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "asked.json").write_text("{}")
+    assert main(["fetch", "longbench", str(tmp_path)]) == 4
+    assert "not the file of some/where" in capsys.readouterr().err
+    assert (tmp_path / "asked.json").read_text() == "{}" and not asked
+
+
+@pytest.mark.parametrize("word", ["1", "True", " on"])
+def test_offline_makes_no_socket_and_says_what_to_do(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: object, **more: object) -> None:
+        raise AssertionError("a socket was made")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", word)
+    assert main(["fetch", "longbench-v2", str(tmp_path)]) == 4
+    text = capsys.readouterr().err
+    assert "HF_HUB_OFFLINE is set" in text and "prompts/0shot.txt yourself" in text
+
+
+def test_a_typo_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "longbnch", str(tmp_path)]) == 2
+    assert "did you mean 'longbench'?" in capsys.readouterr().err
+
+
+def test_what_is_pinned_is_what_tasks_look_for() -> None:
+    for name, files in PINNED.items():
+        wanted = {source.pattern for source in tasks.parse(name).sources.values()}
+        assert {file.name for file in files} == wanted
+        for file in files:
+            assert len(file.revision) == 40 and len(file.sha256) == 64
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/prompts")
+def test_the_digests_are_those_of_the_benchmarks_files() -> None:
+    folders = {"longbench": "longbench_v1", "longbench-v2": "longbench_v2"}
+    for name, folder in folders.items():
+        for file in PINNED[name]:
+            assert file.is_it((SHARED / folder / file.name).read_bytes())
