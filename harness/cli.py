@@ -1,25 +1,28 @@
 """The command line: arguments in, one line for each mistake, exit codes. Imports no torch."""
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import patches
 import tasks
 from harness.errors import HarnessError, one_line
 from harness.lengths import parse_length, parse_lengths
 from harness.names import list_names, show_name
-from harness.options import Parser, add_shared, check_shared, parse_retry, parse_shard
+from harness.options import (
+    Parser,
+    add_json,
+    add_measuring,
+    add_shared,
+    check_shared,
+    measurer_of,
+    parse_retry,
+    parse_shard,
+)
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
-
-if TYPE_CHECKING:
-    from harness.worker import Worker
 
 __all__ = ["main"]
 
@@ -66,7 +69,7 @@ def _dispatch(argv: list[str]) -> int:
         "run": _run,
         "list": list_names,
         "show": _show,
-        "report": _report,
+        "report": _elsewhere("reporting"),
         "compare": _elsewhere("compare"),
         "export": _elsewhere("export"),
         "doctor": _elsewhere("doctor"),
@@ -113,8 +116,8 @@ def _run_parser() -> Parser:
     add("--figure", type=Path, help="draw value against length as PNG")
     add("--retry", default="", help=f"failed, or some of {','.join(FAILED)}: measure those again")
     add("--shard", default="1/1", help="i/N: this part of the cells (default: all)")
-    add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
-    add("--in-process", action="store_true", help="measure in this process, not in one of its own")
+    add_measuring(parser)
+    add_json(parser)
     add_shared(parser)
     return parser
 
@@ -138,7 +141,7 @@ def _run(argv: list[str]) -> int:
         "retry": parse_retry(options.retry),
         "shard": parse_shard(options.shard),
     }
-    with _measurer(options) as measurer:
+    with measurer_of(options) as measurer:
         from harness import commands
         from harness.plan import Request
 
@@ -151,24 +154,8 @@ def _run(argv: list[str]) -> int:
             batch=options.batch,
             **settings,
         )
-        return commands.measure(request, options.out, options.csv, options.figure, measurer)
-
-
-def _measurer(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
-    """Start the process that measures first: it imports while this one does."""
-    timeout = options.cell_timeout
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
-    if options.in_process:
-        if timeout is not None:
-            raise HarnessError(
-                f"--cell-timeout {timeout:g} --in-process: this process cannot end its own cell; "
-                "leave one of them out"
-            )
-        return nullcontext()
-    from harness.worker import Worker
-
-    return Worker(timeout)
+        files = (options.out, options.csv, options.figure)
+        return commands.measure(request, *files, measurer, options.json)
 
 
 def _show(argv: list[str]) -> int:
@@ -233,31 +220,6 @@ def _keys(argv: list[str]) -> int:
         **shared,
     )
     write_keys(request, resolve_device(options.device), options.out)
-    return 0
-
-
-def _report(argv: list[str]) -> int:
-    parser = Parser(
-        prog="python -m harness report", description="Table and figure again, from the journal."
-    )
-    parser.add_argument("directory", type=Path, nargs="+", help="the --out of a run")
-    parser.add_argument("--html", type=Path, help="write one page of all runs instead")
-    parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
-    parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
-    parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
-    parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
-    options = parser.parse_args(argv)
-    if options.html:
-        from harness.page import write_page
-
-        write_page(options.directory, options.html)
-        return 0
-    if len(options.directory) > 1:
-        raise HarnessError("report of several runs: they go on one page; give --html FILE")
-    from harness import commands
-
-    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
-    commands.report(options.directory[0], metrics, options.csv, options.figure, options.threshold)
     return 0
 
 

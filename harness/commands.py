@@ -7,19 +7,16 @@ from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
 from harness.bars import draw_bars
-from harness.errors import HarnessError
-from harness.figure import draw, require_matplotlib
-from harness.journal import Journal, open_stored
+from harness.journal import Journal
 from harness.measure import InProcess
+from harness.outputs import TABLE, show, write
 from harness.plan import Request, cuts, environment, plan, resolve_device
-from harness.report import render_tables
 from harness.results import Record, render_csv, rows_of, write_atomically
 from harness.run import Measurer, run
 
-__all__ = ["measure", "report", "show_attention"]
+__all__ = ["measure", "show_attention"]
 
 FAILED_CELLS = 3
-TABLE = "results.csv"
 
 
 def measure(
@@ -28,6 +25,7 @@ def measure(
     csv: Path | None,
     figure: Path | None,
     measurer: Measurer | None = None,
+    as_json: bool = False,
 ) -> int:
     """Run what a request lacks, then print its tables; returns the exit code.
 
@@ -37,6 +35,7 @@ def measure(
         csv: where to write the rows of this command, besides.
         figure: where to draw this command's figure.
         measurer: what runs the cells; this process if None.
+        as_json: print JSON instead of tables.
 
     Raises:
         HarnessError: see `plan` and `run`.
@@ -58,7 +57,13 @@ def measure(
         write_table()
     if parts > 1:
         print(f"shard {index}/{parts}: {len(records)} cells; report {out} has all", file=sys.stderr)
-    _outputs(records, (), csv, figure)
+    show("run", records, as_json=as_json)
+    write(records, csv, figure)
+    return _count_failed(records, out)
+
+
+def _count_failed(records: Sequence[Record], out: Path) -> int:
+    """Say how many cells failed; the exit code."""
     failed = [record for record in records if record.status != "ok"]
     if failed:
         print(
@@ -67,40 +72,6 @@ def measure(
             file=sys.stderr,
         )
     return FAILED_CELLS if failed else 0
-
-
-def report(
-    directory: Path,
-    metrics: Sequence[str],
-    csv: Path | None,
-    figure: Path | None,
-    threshold: float | None = None,
-) -> None:
-    """Derive table, CSV and figure again from the journals of a directory.
-
-    Damaged lines are left out of them, and reported at the end.
-
-    Args:
-        directory: the --out of a run.
-        metrics: metrics whose differences to the baselines are shown besides the first.
-        csv: where the rows go; results.csv of the directory if None.
-        figure: where the PNG goes; figure.png of the directory if None and matplotlib is there.
-        threshold: value of the first metric that a length must reach to count as usable.
-
-    Raises:
-        ResultsError: no journal there, a damaged one, or a file cannot be written.
-        HarnessError: a figure was asked for and matplotlib is missing.
-    """
-    stored = open_stored(directory)
-    if figure is None:
-        try:
-            require_matplotlib()
-            figure = directory / "figure.png"
-        except HarnessError as error:
-            print(f"no figure: {error}", file=sys.stderr)
-    records = list(stored.records.values())
-    _outputs(records, metrics, csv or directory / TABLE, figure, threshold)
-    stored.check()
 
 
 def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> None:
@@ -121,17 +92,3 @@ def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> N
         write_atomically(csv, render_shares_csv(row for rows in tables for row in rows))
     if figure:
         draw_bars(tables, figure)
-
-
-def _outputs(
-    records: Sequence[Record],
-    metrics: Sequence[str],
-    csv: Path | None,
-    figure: Path | None,
-    threshold: float | None = None,
-) -> None:
-    print(render_tables(records, metrics, threshold))
-    if csv:
-        write_atomically(csv, render_csv(rows_of(records)))
-    if figure:
-        draw(records, figure)

@@ -1,10 +1,12 @@
 """Options that several commands share: how they are declared, read and refused."""
 
 import argparse
+import math
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import patches
 from harness.errors import HarnessError, ResultsError
@@ -12,7 +14,20 @@ from harness.lengths import parse_length
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
 
-__all__ = ["Parser", "add_shared", "check_shared", "check_target", "parse_retry", "parse_shard"]
+if TYPE_CHECKING:
+    from harness.worker import Worker
+
+__all__ = [
+    "Parser",
+    "add_json",
+    "add_measuring",
+    "add_shared",
+    "check_shared",
+    "check_target",
+    "measurer_of",
+    "parse_retry",
+    "parse_shard",
+]
 
 DTYPES = {
     "auto": "auto",
@@ -48,6 +63,35 @@ def add_shared(parser: Parser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--chunk", help="tokens a prefill forward (default: all in one)")
     add("--trained-length", help="tokens the models were trained at (default: their config's)")
+
+
+def add_json(parser: Parser) -> None:
+    """`--json`, for commands that print tables; `harness.as_json` writes it."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, not tables")
+
+
+def add_measuring(parser: Parser) -> None:
+    """Options that say where cells are measured; `measurer_of` reads them."""
+    add = parser.add_argument
+    add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
+    add("--in-process", action="store_true", help="measure in this process, not in one of its own")
+
+
+def measurer_of(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
+    """Start the process that measures first: it imports while this one does."""
+    timeout = options.cell_timeout
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
+    if options.in_process:
+        if timeout is not None:
+            raise HarnessError(
+                f"--cell-timeout {timeout:g} --in-process: this process cannot end its own cell; "
+                "leave one of them out"
+            )
+        return nullcontext()
+    from harness.worker import Worker
+
+    return Worker(timeout)
 
 
 def check_shared(options: argparse.Namespace) -> dict[str, Any]:
