@@ -29,7 +29,8 @@ __all__ = ["main"]
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-          report DIR, compare A B (two runs), export (a patch as an engine's setting),
+          recommend (the patch to deploy), report DIR, compare A B (two runs),
+          export (a patch as an engine's setting),
           doctor (what works here), keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
@@ -69,6 +70,7 @@ def _dispatch(argv: list[str]) -> int:
         "run": _run,
         "list": list_names,
         "show": _show,
+        "recommend": _elsewhere("recommend"),
         "report": _elsewhere("reporting"),
         "compare": _elsewhere("compare"),
         "export": _elsewhere("export"),

@@ -3,15 +3,16 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
 from harness.bars import draw_bars
 from harness.journal import Journal
 from harness.measure import InProcess
-from harness.outputs import TABLE, show, write
+from harness.outputs import TABLE, show, write, write_table
 from harness.plan import Request, cuts, environment, plan, resolve_device
-from harness.results import Record, render_csv, rows_of, write_atomically
+from harness.results import Record, write_atomically
 from harness.run import Measurer, run
 
 __all__ = ["measure", "show_attention"]
@@ -47,14 +48,9 @@ def measure(
         index, parts = request.shard
         cells = plan(request, device)[index - 1 :: parts]
         print(f"device: {device}", *cuts(cells), sep="\n", file=sys.stderr)
-
-        def write_table() -> None:
-            with journal.table_lock():
-                content = render_csv(rows_of(list(journal.records.values())))
-                write_atomically(out / TABLE, content)
-
-        records = run(cells, journal, device, measurer or InProcess(), request.retry, write_table)
-        write_table()
+        derive = partial(write_table, journal)
+        records = run(cells, journal, device, measurer or InProcess(), request.retry, derive)
+        derive()
     if parts > 1:
         print(f"shard {index}/{parts}: {len(records)} cells; report {out} has all", file=sys.stderr)
     show("run", records, as_json=as_json)

@@ -52,10 +52,12 @@ class Parser(argparse.ArgumentParser):
         raise HarnessError(f"{message} (python -m harness --help)")
 
 
-def add_shared(parser: Parser) -> None:
+def add_shared(
+    parser: Parser, patch: str = "specs such as none,ntk,rerope+logn (default: none)"
+) -> None:
     """Options of every command that reads with a model."""
     add = parser.add_argument
-    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
+    add("--patch", default="none", help=patch)
     add(
         "--data", help="FILE.txt, FILE.jsonl, directory or hub data set (default: Python reference)"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 from harness.as_json import of_records, print_json
 from harness.errors import HarnessError
 from harness.figure import draw, require_matplotlib
-from harness.journal import open_stored
+from harness.journal import Journal, open_stored
 from harness.report import render_tables
 from harness.results import Record, render_csv, rows_of, write_atomically
 
-__all__ = ["TABLE", "report", "show", "write"]
+__all__ = ["TABLE", "report", "show", "write", "write_table"]
 
 TABLE = "results.csv"
 
@@ -77,3 +77,14 @@ def write(records: Sequence[Record], csv: Path | None, figure: Path | None) -> N
         write_atomically(csv, render_csv(rows_of(records)))
     if figure:
         draw(records, figure)
+
+
+def write_table(journal: Journal) -> None:
+    """Derive results.csv of a run directory from all that its journals hold.
+
+    Raises:
+        ResultsError: a journal cannot be read, or the file not written.
+    """
+    with journal.table_lock():
+        content = render_csv(rows_of(list(journal.records.values())))
+        write_atomically(journal.directory / TABLE, content)

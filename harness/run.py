@@ -37,8 +37,9 @@ def run(
     measurer: Measurer,
     retry: Collection[str] = (),
     stored: Callable[[], None] = lambda: None,
+    wanted: Callable[[Cell], bool] = lambda cell: True,
 ) -> list[Record]:
-    """Measure the cells that no journal of the directory has; return the records of all.
+    """Measure the cells that no journal of the directory has; return the records of all there are.
 
     Cells that another process is measuring are left to it and waited for; if it ends before them,
     they are measured here.
@@ -50,6 +51,7 @@ def run(
         measurer: what runs a cell.
         retry: statuses of stored cells that are measured again.
         stored: called after each append.
+        wanted: asked before each cell; those that are not are left out.
 
     Raises:
         Unavailable: a checkpoint is damaged.
@@ -62,13 +64,17 @@ def run(
     work = sum(_steps(sample) for cell in missing for sample in cell.samples)
     with tqdm(total=work, unit="pass", file=sys.stderr, disable=None) as bar:
         for done, cell in enumerate(_claimed(missing, journal, bar), 1):
+            if not wanted(cell):
+                bar.total -= sum(map(_steps, cell.samples))
+                continue
             bar.set_description(_label(cell))
             with _Patience():
                 record = measurer.measure(cell, device, _Shown(bar))
                 journal.append(record)
                 stored()
             _progress(bar, f"[{done}/{len(missing)}]", cell, record)
-    return [journal.records[cell.template.cell] for cell in cells]
+    names = [cell.template.cell for cell in cells]
+    return [journal.records[name] for name in names if name in journal.records]
 
 
 def _claimed(cells: Sequence[Cell], journal: Journal, bar: Any) -> Iterator[Cell]:

@@ -23,7 +23,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ["--help"],
         ["list"],
         ["list", "patches"],
-        *([command, "--help"] for command in ("run", "rescore", "export", "doctor", "report")),
+        *(
+            [command, "--help"]
+            for command in ("run", "rescore", "export", "doctor", "report", "recommend")
+        ),
     ],
 )
 def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
