@@ -24,14 +24,15 @@ from harness.options import (
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
 
-__all__ = ["main"]
+__all__ = ["commands", "main"]
 
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
           recommend (the patch to deploy), report DIR, compare A B (two runs),
           export (a patch as an engine's setting),
-          doctor (what works here), keys (of documents, for longppl),
+          completion bash (what Tab offers), doctor (what works here),
+          keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
 
 examples:
@@ -65,8 +66,9 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _dispatch(argv: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {
+def commands() -> dict[str, Callable[[list[str]], int]]:
+    """What the first word may be; each takes the others and returns the exit code."""
+    return {
         "run": _run,
         "list": list_names,
         "show": _show,
@@ -74,18 +76,23 @@ def _dispatch(argv: list[str]) -> int:
         "report": _elsewhere("reporting"),
         "compare": _elsewhere("compare"),
         "export": _elsewhere("export"),
+        "completion": _elsewhere("completion"),
         "doctor": _elsewhere("doctor"),
         "keys": _keys,
         "rescore": _rescore,
     }
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         return _run(argv)
-    if argv[0] not in commands:
+    known = commands()
+    if argv[0] not in known:
         raise HarnessError(
-            f"unknown command '{argv[0]}'; expected one of {', '.join(commands)} or options such "
-            f"as --patch ntk{did_you_mean(argv[0], commands)} (python -m harness --help)"
+            f"unknown command '{argv[0]}'; expected one of {', '.join(known)} or options such "
+            f"as --patch ntk{did_you_mean(argv[0], known)} (python -m harness --help)"
         )
-    return commands[argv[0]](argv[1:])
+    return known[argv[0]](argv[1:])
 
 
 def _elsewhere(module: str) -> Callable[[list[str]], int]:
@@ -144,7 +151,7 @@ def _run(argv: list[str]) -> int:
         "shard": parse_shard(options.shard),
     }
     with measurer_of(options) as measurer:
-        from harness import commands
+        from harness.commands import measure
         from harness.plan import Request
 
         request = Request(
@@ -157,7 +164,7 @@ def _run(argv: list[str]) -> int:
             **settings,
         )
         files = (options.out, options.csv, options.figure)
-        return commands.measure(request, *files, measurer, options.json)
+        return measure(request, *files, measurer, options.json)
 
 
 def _show(argv: list[str]) -> int:
@@ -182,11 +189,11 @@ def _show_attention(argv: list[str]) -> int:
     length, sinks = parse_length(options.len), parse_length(options.sinks, "--sinks")
     window = parse_length(options.window, "--window") if options.window else None
     shared = check_shared(options)
-    from harness import commands
     from harness.attention import Reading
+    from harness.commands import show_attention
 
     reading = Reading(model=options.model, length=length, sinks=sinks, window=window, **shared)
-    commands.show_attention(reading, options.csv, options.figure)
+    show_attention(reading, options.csv, options.figure)
     return 0
 
 

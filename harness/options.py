@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +28,7 @@ __all__ = [
     "measurer_of",
     "parse_retry",
     "parse_shard",
+    "parser_of",
 ]
 
 DTYPES = {
@@ -40,8 +42,29 @@ DTYPES = {
 }
 
 
+DESCRIBE = "--describe-options"
+
+
+class _Described(Exception):
+    """Ends a command that was asked for its parser."""
+
+    def __init__(self, parser: "Parser") -> None:
+        super().__init__()
+        self.parser = parser
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
+    """argparse whose errors are one line, and which `parser_of` finds."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read arguments, or hand out this parser.
+
+        Raises:
+            HarnessError: a mistake in them.
+        """
+        if args == [DESCRIBE]:
+            raise _Described(self)
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage.
@@ -50,6 +73,19 @@ class Parser(argparse.ArgumentParser):
             HarnessError: always.
         """
         raise HarnessError(f"{message} (python -m harness --help)")
+
+
+def parser_of(command: Callable[[list[str]], int]) -> Parser:
+    """The parser that a command reads its arguments with.
+
+    Raises:
+        TypeError: it reads them with something else.
+    """
+    try:
+        command([DESCRIBE])
+    except _Described as found:
+        return found.parser
+    raise TypeError(f"{command} reads its arguments without a Parser")
 
 
 def add_shared(

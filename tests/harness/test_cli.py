@@ -25,7 +25,15 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ["list", "patches"],
         *(
             [command, "--help"]
-            for command in ("run", "rescore", "export", "doctor", "report", "recommend")
+            for command in (
+                "run",
+                "rescore",
+                "export",
+                "doctor",
+                "report",
+                "recommend",
+                "completion",
+            )
         ),
     ],
 )
