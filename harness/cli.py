@@ -8,7 +8,7 @@ from pathlib import Path
 
 import patches
 import tasks
-from harness.errors import HarnessError, one_line
+from harness.errors import HarnessError, caret, one_line
 from harness.lengths import parse_length, parse_lengths
 from harness.names import list_names, show_name
 from harness.options import (
@@ -61,8 +61,9 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: HarnessError | patches.PatchError | tasks.TaskError, code: int) -> int:
     print(f"error: {one_line(str(error))}", file=sys.stderr)
+    print(caret(error.text, error.at), end="", file=sys.stderr)
     return code
 
 

@@ -43,6 +43,7 @@ DTYPES = {
 
 
 DESCRIBE = "--describe-options"
+UNKNOWN = re.compile(r"(?:unrecognized arguments: |invalid choice: ')([^ =']+)")
 
 
 class _Described(Exception):
@@ -72,7 +73,15 @@ class Parser(argparse.ArgumentParser):
         Raises:
             HarnessError: always.
         """
-        raise HarnessError(f"{message} (python -m harness --help)")
+        hint = self._hint(message)
+        raise HarnessError(f"{message}{hint} ({self.prog} --help)")
+
+    def _hint(self, message: str) -> str:
+        """What an unknown option or word may have meant."""
+        found = UNKNOWN.search(message)
+        known = [word for action in self._actions for word in action.option_strings]
+        known += [word for action in self._actions for word in action.choices or ()]
+        return did_you_mean(found[1], known) if found else ""
 
 
 def parser_of(command: Callable[[list[str]], int]) -> Parser:
@@ -139,7 +148,8 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
         parse_length(text, name) if text else None for name, text in given.items()
     )
     if options.dtype not in DTYPES:
-        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16")
+        hint = did_you_mean(options.dtype, DTYPES)
+        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16{hint}")
     specs = split_specs(options.patch)
     for spec in specs:
         patches.parse(spec)

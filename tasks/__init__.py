@@ -68,7 +68,10 @@ def parse(spec: str) -> Task:
         TaskError: text of another form, an unknown task or parameter, a value out of range.
     """
     name, values = parse_call(spec)
-    return build(_find(name), values)
+    try:
+        return build(_find(name), values)
+    except TaskError as error:
+        raise error.within(spec) from None
 
 
 def describe(name: str) -> str:
