@@ -1,32 +1,36 @@
 """The command line: arguments in, one line for each mistake, exit codes. Imports no torch."""
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import patches
 import tasks
-from harness.errors import HarnessError, one_line
+from harness.errors import HarnessError, caret, one_line
 from harness.lengths import parse_length, parse_lengths
 from harness.names import list_names, show_name
-from harness.options import Parser, add_shared, check_shared, parse_retry, parse_shard
+from harness.options import (
+    Parser,
+    add_json,
+    add_measuring,
+    add_shared,
+    check_shared,
+    measurer_of,
+    parse_retry,
+    parse_shard,
+)
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
 
-if TYPE_CHECKING:
-    from harness.worker import Worker
-
-__all__ = ["main"]
+__all__ = ["commands", "main"]
 
 INTERRUPTED = 130
 EPILOG = """\
 commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
-          report DIR, compare A B (two runs), export (a patch as an engine's setting),
+          recommend (the patch to deploy), report DIR, compare A B (two runs),
+          export (a patch as an engine's setting), completion bash (what Tab offers),
           doctor (what works here), keys (of documents, for longppl),
           rescore DIR (metrics again from a run's answers), rescore --format FORMAT DIR
           (prediction files of a benchmark; no model), fetch BENCHMARK DIR (official prompts)
@@ -57,32 +61,40 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: HarnessError | patches.PatchError | tasks.TaskError, code: int) -> int:
     print(f"error: {one_line(str(error))}", file=sys.stderr)
+    print(caret(error.text, error.at), end="", file=sys.stderr)
     return code
 
 
-def _dispatch(argv: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {
+def commands() -> dict[str, Callable[[list[str]], int]]:
+    """What the first word may be; each takes the others and returns the exit code."""
+    return {
         "run": _run,
         "list": list_names,
         "show": _show,
-        "report": _report,
+        "recommend": _elsewhere("recommend"),
+        "report": _elsewhere("reporting"),
         "compare": _elsewhere("compare"),
         "export": _elsewhere("export"),
+        "completion": _elsewhere("completion"),
         "doctor": _elsewhere("doctor"),
         "keys": _keys,
         "fetch": _elsewhere("fetch"),
         "rescore": _elsewhere("rescore"),
     }
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         return _run(argv)
-    if argv[0] not in commands:
+    known = commands()
+    if argv[0] not in known:
         raise HarnessError(
-            f"unknown command '{argv[0]}'; expected one of {', '.join(commands)} or options such "
-            f"as --patch ntk{did_you_mean(argv[0], commands)} (python -m harness --help)"
+            f"unknown command '{argv[0]}'; expected one of {', '.join(known)} or options such "
+            f"as --patch ntk{did_you_mean(argv[0], known)} (python -m harness --help)"
         )
-    return commands[argv[0]](argv[1:])
+    return known[argv[0]](argv[1:])
 
 
 def _elsewhere(module: str) -> Callable[[list[str]], int]:
@@ -116,8 +128,8 @@ def _run_parser() -> Parser:
     add("--save-samples", action="store_true", help="also write OUT/samples/CELL.jsonl")
     add("--retry", default="", help=f"failed, or some of {','.join(FAILED)}: measure those again")
     add("--shard", default="1/1", help="i/N: this part of the cells (default: all)")
-    add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
-    add("--in-process", action="store_true", help="measure in this process, not in one of its own")
+    add_measuring(parser)
+    add_json(parser)
     add_shared(parser)
     return parser
 
@@ -141,8 +153,8 @@ def _run(argv: list[str]) -> int:
         "retry": parse_retry(options.retry),
         "shard": parse_shard(options.shard),
     }
-    with _measurer(options) as measurer:
-        from harness import commands
+    with measurer_of(options) as measurer:
+        from harness.commands import Targets, measure
         from harness.plan import Request
 
         request = Request(
@@ -154,25 +166,8 @@ def _run(argv: list[str]) -> int:
             batch=options.batch,
             **settings,
         )
-        targets = commands.Targets(options.csv, options.figure, options.save_samples)
-        return commands.measure(request, options.out, targets, measurer)
-
-
-def _measurer(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
-    """Start the process that measures first: it imports while this one does."""
-    timeout = options.cell_timeout
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
-    if options.in_process:
-        if timeout is not None:
-            raise HarnessError(
-                f"--cell-timeout {timeout:g} --in-process: this process cannot end its own cell; "
-                "leave one of them out"
-            )
-        return nullcontext()
-    from harness.worker import Worker
-
-    return Worker(timeout)
+        targets = Targets(options.csv, options.figure, options.save_samples, options.json)
+        return measure(request, options.out, targets, measurer)
 
 
 def _show(argv: list[str]) -> int:
@@ -197,11 +192,11 @@ def _show_attention(argv: list[str]) -> int:
     length, sinks = parse_length(options.len), parse_length(options.sinks, "--sinks")
     window = parse_length(options.window, "--window") if options.window else None
     shared = check_shared(options)
-    from harness import commands
     from harness.attention import Reading
+    from harness.commands import show_attention
 
     reading = Reading(model=options.model, length=length, sinks=sinks, window=window, **shared)
-    commands.show_attention(reading, options.csv, options.figure)
+    show_attention(reading, options.csv, options.figure)
     return 0
 
 
@@ -237,41 +232,4 @@ def _keys(argv: list[str]) -> int:
         **shared,
     )
     write_keys(request, resolve_device(options.device), options.out)
-    return 0
-
-
-def _report(argv: list[str]) -> int:
-    parser = Parser(
-        prog="python -m harness report", description="Table and figure again, from the journal."
-    )
-    parser.add_argument("directory", type=Path, nargs="+", help="the --out of a run")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--html", type=Path, help="write one page of all runs instead")
-    instead.add_argument(
-        "--format",
-        nargs=2,
-        metavar=("FORMAT", "DIR"),
-        help="write the answers as a benchmark's own prediction files instead: longbench, …",
-    )
-    parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
-    parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
-    parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
-    parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
-    options = parser.parse_args(argv)
-    if options.html:
-        from harness.page import write_page
-
-        write_page(options.directory, options.html)
-        return 0
-    if len(options.directory) > 1:
-        raise HarnessError("report of several runs: they go on one page; give --html FILE")
-    if options.format:
-        from harness.predictions import write_predictions
-
-        write_predictions(options.directory[0], options.format[0], Path(options.format[1]))
-        return 0
-    from harness import commands
-
-    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
-    commands.report(options.directory[0], metrics, options.csv, options.figure, options.threshold)
     return 0

@@ -3,25 +3,22 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
 from harness.bars import draw_bars
 from harness.decoding import unbatched
-from harness.errors import HarnessError
-from harness.figure import draw, require_matplotlib
-from harness.journal import Journal, open_stored
+from harness.journal import Journal
 from harness.measure import InProcess
+from harness.outputs import TABLE, show, write, write_table
 from harness.plan import Request, cuts, environment, plan, resolve_device
-from harness.report import render_tables
-from harness.results import Record, render_csv, rows_of, write_atomically
+from harness.results import Record, write_atomically
 from harness.run import Measurer, run
-from harness.saved import save_samples
 
-__all__ = ["Targets", "measure", "report", "show_attention"]
+__all__ = ["Targets", "measure", "show_attention"]
 
 FAILED_CELLS = 3
-TABLE = "results.csv"
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,13 @@ class Targets:
         csv: file of its rows.
         figure: PNG of its cells.
         samples: whether the samples of all cells of the directory go to samples/CELL.jsonl there.
+        as_json: whether stdout has JSON instead of tables.
     """
 
     csv: Path | None = None
     figure: Path | None = None
     samples: bool = False
+    as_json: bool = False
 
 
 def measure(request: Request, out: Path, targets: Targets, measurer: Measurer | None = None) -> int:
@@ -59,19 +58,18 @@ def measure(request: Request, out: Path, targets: Targets, measurer: Measurer | 
         cells = plan(request, device)[index - 1 :: parts]
         notes = [*cuts(cells), *unbatched([cell.patch for cell in cells], request.batch)]
         print(f"device: {device}", *notes, sep="\n", file=sys.stderr)
-
-        def write_table() -> None:
-            with journal.table_lock():
-                stored = list(journal.records.values())
-                write_atomically(out / TABLE, render_csv(rows_of(stored)))
-                if targets.samples:
-                    save_samples(out, stored)
-
-        records = run(cells, journal, device, measurer or InProcess(), request.retry, write_table)
-        write_table()
+        derive = partial(write_table, journal, targets.samples)
+        records = run(cells, journal, device, measurer or InProcess(), request.retry, derive)
+        derive()
     if parts > 1:
         print(f"shard {index}/{parts}: {len(records)} cells; report {out} has all", file=sys.stderr)
-    _outputs(records, (), targets.csv, targets.figure)
+    show("run", records, as_json=targets.as_json)
+    write(records, targets.csv, targets.figure)
+    return _count_failed(records, out)
+
+
+def _count_failed(records: Sequence[Record], out: Path) -> int:
+    """Say how many cells failed; the exit code."""
     failed = [record for record in records if record.status != "ok"]
     if failed:
         print(
@@ -80,40 +78,6 @@ def measure(request: Request, out: Path, targets: Targets, measurer: Measurer | 
             file=sys.stderr,
         )
     return FAILED_CELLS if failed else 0
-
-
-def report(
-    directory: Path,
-    metrics: Sequence[str],
-    csv: Path | None,
-    figure: Path | None,
-    threshold: float | None = None,
-) -> None:
-    """Derive table, CSV and figure again from the journals of a directory.
-
-    Damaged lines are left out of them, and reported at the end.
-
-    Args:
-        directory: the --out of a run.
-        metrics: metrics whose differences to the baselines are shown besides the first.
-        csv: where the rows go; results.csv of the directory if None.
-        figure: where the PNG goes; figure.png of the directory if None and matplotlib is there.
-        threshold: value of the first metric that a length must reach to count as usable.
-
-    Raises:
-        ResultsError: no journal there, a damaged one, or a file cannot be written.
-        HarnessError: a figure was asked for and matplotlib is missing.
-    """
-    stored = open_stored(directory)
-    if figure is None:
-        try:
-            require_matplotlib()
-            figure = directory / "figure.png"
-        except HarnessError as error:
-            print(f"no figure: {error}", file=sys.stderr)
-    records = list(stored.records.values())
-    _outputs(records, metrics, csv or directory / TABLE, figure, threshold)
-    stored.check()
 
 
 def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> None:
@@ -134,17 +98,3 @@ def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> N
         write_atomically(csv, render_shares_csv(row for rows in tables for row in rows))
     if figure:
         draw_bars(tables, figure)
-
-
-def _outputs(
-    records: Sequence[Record],
-    metrics: Sequence[str],
-    csv: Path | None,
-    figure: Path | None,
-    threshold: float | None = None,
-) -> None:
-    print(render_tables(records, metrics, threshold))
-    if csv:
-        write_atomically(csv, render_csv(rows_of(records)))
-    if figure:
-        draw(records, figure)

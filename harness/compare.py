@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import patches
+from harness.as_json import print_json
+from harness.comparison import Comparison, as_entry, cell_of, compare, render
 from harness.errors import HarnessError
 from harness.journal import read_journal
-from harness.lengths import render_length
-from harness.options import Parser
-from harness.pairs import FEWEST_DOCUMENTS, Difference, difference
-from harness.report import aligned, with_interval
-from harness.results import Record, Row
+from harness.options import Parser, add_json
+from harness.pairs import FEWEST_DOCUMENTS
+from harness.results import Record
 
 __all__ = ["main"]
 
@@ -54,32 +54,6 @@ class Condition:
         return size > (self.limit / 100 * abs(one.value_a) if self.is_share else self.limit)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two cells that differ in what is compared alone, on one metric."""
-
-    a: Row
-    b: Row
-    difference: Difference | None
-
-    @property
-    def value_a(self) -> float:
-        """A's value."""
-        return self.a.value or 0.0
-
-    @property
-    def verdict(self) -> str:
-        """What the difference says of B."""
-        if self.difference is None:
-            failed = [name for name, row in (("A", self.a), ("B", self.b)) if row.status != "ok"]
-            return f"{' and '.join(failed)} failed"
-        if self.difference.documents < FEWEST_DOCUMENTS:
-            return f"none below n {FEWEST_DOCUMENTS}"
-        if not self.difference.is_told:
-            return f"no difference at n {self.difference.documents}"
-        return "worse" if (self.difference.value > 0) == (self.b.better == "lower") else "better"
-
-
 def main(argv: Sequence[str]) -> int:
     """Compare B with A; returns 1 if --fail-if holds for any pair of cells.
 
@@ -100,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     add("--fail-if", help="exit 1 if any pair is so: worse>0.5%%, worse>0.02 or better>0")
     add("--metric", default="", help="metrics by comma (default: the first of each task)")
     add("--across", default="", help="settings that may differ, by comma, such as dtype,device")
+    add_json(parser)
     options = parser.parse_args(argv)
     condition = _condition(options.fail_if) if options.fail_if is not None else None
     across = _across(options.across)
@@ -108,10 +83,13 @@ def main(argv: Sequence[str]) -> int:
         across |= {"patch"}
     pairs = _pairs(a, b, across)
     metrics = [name.strip() for name in options.metric.split(",") if name.strip()]
-    comparisons = [one for pair in pairs for one in _compare(*pair, metrics)]
+    comparisons = [one for pair in pairs for one in compare(*pair, metrics)]
     if not comparisons:
         raise HarnessError(f"--metric {options.metric}: {_metrics_there(pairs)}")
-    print(_render(comparisons, options.a, options.b), end="")
+    if options.json:
+        print_json("compare", {"comparisons": [as_entry(one) for one in comparisons]})
+    else:
+        print(render(comparisons, options.a, options.b), end="")
     if condition is None:
         return 0
     return HOLDS if _any(condition, comparisons) else 0
@@ -217,7 +195,7 @@ def _unlike(a: Record, b: Record, names: Iterable[str]) -> list[str]:
 
 def _refusal(a: Record, b: Record, names: Sequence[str]) -> str:
     differ = ", ".join(f"{name} ({a.key.get(name)}, {b.key.get(name)})" for name in names)
-    text = f"A and B are not alike: {_cell(b.rows[0])} differs in {differ}"
+    text = f"A and B are not alike: {cell_of(b.rows[0])} differs in {differ}"
     if set(names) & set(FIXED):
         return f"{text}; run both sides with the same"
     return f"{text}; if that is what you compare, give --across {','.join(names)}"
@@ -235,66 +213,13 @@ def _nothing_in_common(a: Sequence[Record], b: Sequence[Record], names: Sequence
     return text + ("; --across model pairs two names of a model" if other_model else "")
 
 
-def _compare(a: Record, b: Record, metrics: Sequence[str]) -> list[Comparison]:
-    """Comparisons of two cells on the metrics, or on the first.
-
-    Raises:
-        HarnessError: their samples are not the same although their settings are.
-    """
-    if a.status != "ok" or b.status != "ok":
-        return [Comparison(a.rows[0], b.rows[0], None)]
-    whole = [row for row in b.rows if not row.position] or list(b.rows)
-    first = whole[0].metric
-    comparisons = []
-    for row in whole:
-        if row.metric not in (metrics or [first]):
-            continue
-        partner = [x for x in a.rows if (x.metric, x.position) == (row.metric, row.position)]
-        found = difference(b, a, row.metric, row.position)
-        if not partner or found is None:
-            raise HarnessError(
-                f"{_cell(row)}: A and B scored other samples (code {a.rows[0].code}, {row.code}); "
-                "run both sides with one version"
-            )
-        comparisons.append(Comparison(partner[0], row, found))
-    return comparisons
-
-
 def _metrics_there(pairs: Iterable[tuple[Record, Record]]) -> str:
     there = dict.fromkeys(row.metric for _, b in pairs for row in b.rows if row.metric)
     return f"the cells have no such metric; expected one of {', '.join(there)}"
-
-
-def _cell(row: Row) -> str:
-    return f"{row.model} {row.task} {render_length(row.context_length)} {row.patch}"
 
 
 def _place(one: Comparison) -> str:
     share = ""
     if one.difference and one.value_a:
         share = f" by {abs(one.difference.value / one.value_a):.2%}"
-    return f"{_cell(one.b)} {one.b.metric} {one.verdict}{share}"
-
-
-def _render(comparisons: Sequence[Comparison], name_a: str, name_b: str) -> str:
-    lines = [["cell", "metric", "A", "B", "B - A", "of A", "B is"]]
-    for one in comparisons:
-        patch = one.b.patch if one.a.patch == one.b.patch else f"{one.a.patch} -> {one.b.patch}"
-        length = render_length(one.b.context_length)
-        cell = f"{one.b.model} {one.b.task} {length} {patch}"
-        found, place = one.difference, f"@{one.b.position}" if one.b.position else ""
-        if found is None:
-            lines.append([cell, "-", one.a.status, one.b.status, "-", "-", one.verdict])
-            continue
-        values = (with_interval(row.value or 0.0, None, None) for row in (one.a, one.b))
-        change = with_interval(found.value, found.low, found.high, "+")
-        share = f"{found.value / abs(one.value_a):+.2%}" if one.value_a else "-"
-        lines.append([cell, one.b.metric + place, *values, change, share, one.verdict])
-    codes = "  ".join(
-        f"{side} {name} (code {', '.join(dict.fromkeys(row.code or '?' for row in rows))})"
-        for side, name, rows in (
-            ("A", name_a, [one.a for one in comparisons]),
-            ("B", name_b, [one.b for one in comparisons]),
-        )
-    )
-    return f"{codes}  [95 % bootstrap over documents]\n\n{aligned(lines)}"
+    return f"{cell_of(one.b)} {one.b.metric} {one.verdict}{share}"

@@ -1,12 +1,35 @@
-"""Errors that end in one line on stderr, each with its exit code. Imports nothing."""
+"""Errors that end in one line on stderr, each with its exit code. Imports no torch."""
 
-__all__ = ["DoesNotFit", "HarnessError", "NonFinite", "ResultsError", "Unavailable", "one_line"]
+from typing import Self
+
+__all__ = [
+    "DoesNotFit",
+    "HarnessError",
+    "NonFinite",
+    "ResultsError",
+    "Unavailable",
+    "caret",
+    "one_line",
+]
+
+SHOWN = 60  # characters of a long text on either side of a caret
 
 
 class HarnessError(ValueError):
-    """A user's mistake: what is wrong, the value given, what is accepted, what to do."""
+    """A user's mistake: what is wrong, the value given, what is accepted, what to do.
+
+    Attributes:
+        text: what could not be read, and `at` the place in it; empty where none is to blame.
+    """
 
     exit_code = 2
+    text = ""
+    at = 0
+
+    def pointing(self, text: str, at: int) -> Self:
+        """The same with a place."""
+        self.text, self.at = text, at
+        return self
 
 
 class Unavailable(HarnessError):
@@ -36,3 +59,14 @@ class NonFinite(HarnessError):
 def one_line(text: str) -> str:
     """Text with all that cannot be printed, and every run of blanks, as one blank."""
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+
+
+def caret(text: str, at: int) -> str:
+    """Two lines: the text, and a caret below the place; nothing where that is the beginning."""
+    if not text or at <= 0:
+        return ""
+    plain = "".join(one if one.isprintable() else " " for one in text)
+    first, last = max(0, at - SHOWN), min(len(plain), at + SHOWN // 2)
+    before = "..." if first else ""
+    shown = f"{before}{plain[first:last]}{'...' if last < len(plain) else ''}"
+    return f"  {shown}\n  {' ' * (len(before) + at - first)}^\n"

@@ -3,18 +3,20 @@
 Its arguments and what they alone forbid; imports torch only where a patch is read.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import patches
 from harness.engines import ENGINES
 from harness.errors import HarnessError
-from harness.lengths import parse_length
+from harness.lengths import parse_length, render_length
 from harness.options import Parser
 from patches.spec import did_you_mean, split_specs
 
-__all__ = ["main"]
+__all__ = ["Exports", "main"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,3 +71,53 @@ def _inexpressible(patch: Any) -> str:
     if patch.bands or patch.visible or patch.sinks or patch.native_window:
         return "changes attention, for which engines have kernels and no setting"
     return ""
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Settings of one engine for a model at a length, each looked for once.
+
+    Attributes:
+        trained: tokens the model was trained at; None for what its config says.
+    """
+
+    model: str
+    length: int
+    trained: int | None
+    engine: str
+    _found: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def refused(self, spec: str) -> str:
+        """Why the engine has no setting for a patch; empty if it has one."""
+        return self._look(spec)[1]
+
+    def setting(self, spec: str) -> str:
+        """The setting; empty where the engine has to be told nothing, or has none."""
+        return self._look(spec)[0]
+
+    def command(self, spec: str) -> str:
+        """The command line that prints and checks the setting."""
+        options = {"--model": self.model, "--patch": spec, "--len": render_length(self.length)}
+        if self.trained:
+            options["--trained-length"] = render_length(self.trained)
+        words = (f"{name} {shlex.quote(text)}" for name, text in options.items())
+        return f"python -m harness export {' '.join(words)} --engine {self.engine}"
+
+    def _look(self, spec: str) -> tuple[str, str]:
+        if spec not in self._found:
+            self._found[spec] = self._find(patches.parse(spec))
+        return self._found[spec]
+
+    def _find(self, patch: Any) -> tuple[str, str]:
+        if not patch.parts:
+            return "", ""
+        reason = _inexpressible(patch)
+        if reason:
+            return "", reason
+        from harness.express import Expression
+
+        try:
+            expression = Expression(self.model, patch, self.length, self.trained, self.engine)
+            return expression.export()[0], ""
+        except (HarnessError, patches.PatchError) as error:
+            return "", str(error)

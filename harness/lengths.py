@@ -28,8 +28,13 @@ def parse_lengths(text: str) -> tuple[int, ...]:
         HarnessError: an entry of another form, or a range that goes down.
     """
     lengths: list[int] = []
+    at = 0
     for entry in text.split(","):
-        lengths += _range(entry.strip()) if ":" in entry else [parse_length(entry)]
+        try:
+            lengths += _range(entry.strip()) if ":" in entry else [parse_length(entry)]
+        except HarnessError as error:
+            raise error.pointing(text, at + len(entry) - len(entry.lstrip())) from None
+        at += len(entry) + 1
     if min(lengths) < 2:
         raise HarnessError(f"--len {text}: a length of 1 leaves nothing to predict; give 2 or more")
     return tuple(dict.fromkeys(lengths))

@@ -1,10 +1,13 @@
 """Options that several commands share: how they are declared, read and refused."""
 
 import argparse
+import math
 import os
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import patches
 from harness.errors import HarnessError, ResultsError
@@ -12,7 +15,21 @@ from harness.lengths import parse_length
 from harness.results import FAILED
 from patches.spec import did_you_mean, split_specs
 
-__all__ = ["Parser", "add_shared", "check_shared", "check_target", "parse_retry", "parse_shard"]
+if TYPE_CHECKING:
+    from harness.worker import Worker
+
+__all__ = [
+    "Parser",
+    "add_json",
+    "add_measuring",
+    "add_shared",
+    "check_shared",
+    "check_target",
+    "measurer_of",
+    "parse_retry",
+    "parse_shard",
+    "parser_of",
+]
 
 DTYPES = {
     "auto": "auto",
@@ -25,8 +42,30 @@ DTYPES = {
 }
 
 
+DESCRIBE = "--describe-options"
+UNKNOWN = re.compile(r"(?:unrecognized arguments: |invalid choice: ')([^ =']+)")
+
+
+class _Described(Exception):
+    """Ends a command that was asked for its parser."""
+
+    def __init__(self, parser: "Parser") -> None:
+        super().__init__()
+        self.parser = parser
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
+    """argparse whose errors are one line, and which `parser_of` finds."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read arguments, or hand out this parser.
+
+        Raises:
+            HarnessError: a mistake in them.
+        """
+        if args == [DESCRIBE]:
+            raise _Described(self)
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage.
@@ -34,13 +73,36 @@ class Parser(argparse.ArgumentParser):
         Raises:
             HarnessError: always.
         """
-        raise HarnessError(f"{message} (python -m harness --help)")
+        hint = self._hint(message)
+        raise HarnessError(f"{message}{hint} ({self.prog} --help)")
+
+    def _hint(self, message: str) -> str:
+        """What an unknown option or word may have meant."""
+        found = UNKNOWN.search(message)
+        known = [word for action in self._actions for word in action.option_strings]
+        known += [word for action in self._actions for word in action.choices or ()]
+        return did_you_mean(found[1], known) if found else ""
 
 
-def add_shared(parser: Parser) -> None:
+def parser_of(command: Callable[[list[str]], int]) -> Parser:
+    """The parser that a command reads its arguments with.
+
+    Raises:
+        TypeError: it reads them with something else.
+    """
+    try:
+        command([DESCRIBE])
+    except _Described as found:
+        return found.parser
+    raise TypeError(f"{command} reads its arguments without a Parser")
+
+
+def add_shared(
+    parser: Parser, patch: str = "specs such as none,ntk,rerope+logn (default: none)"
+) -> None:
     """Options of every command that reads with a model."""
     add = parser.add_argument
-    add("--patch", default="none", help="specs such as none,ntk,rerope+logn (default: none)")
+    add("--patch", default="none", help=patch)
     add(
         "--data", help="FILE.txt, FILE.jsonl, directory or hub data set (default: Python reference)"
     )
@@ -50,6 +112,35 @@ def add_shared(parser: Parser) -> None:
     add("--trained-length", help="tokens the models were trained at (default: their config's)")
 
 
+def add_json(parser: Parser) -> None:
+    """`--json`, for commands that print tables; `harness.as_json` writes it."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, not tables")
+
+
+def add_measuring(parser: Parser) -> None:
+    """Options that say where cells are measured; `measurer_of` reads them."""
+    add = parser.add_argument
+    add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
+    add("--in-process", action="store_true", help="measure in this process, not in one of its own")
+
+
+def measurer_of(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
+    """Start the process that measures first: it imports while this one does."""
+    timeout = options.cell_timeout
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
+    if options.in_process:
+        if timeout is not None:
+            raise HarnessError(
+                f"--cell-timeout {timeout:g} --in-process: this process cannot end its own cell; "
+                "leave one of them out"
+            )
+        return nullcontext()
+    from harness.worker import Worker
+
+    return Worker(timeout)
+
+
 def check_shared(options: argparse.Namespace) -> dict[str, Any]:
     """Read the shared options; refuse what cannot be read, drawn or written."""
     given = {"--chunk": options.chunk, "--trained-length": options.trained_length}
@@ -57,7 +148,8 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
         parse_length(text, name) if text else None for name, text in given.items()
     )
     if options.dtype not in DTYPES:
-        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16")
+        hint = did_you_mean(options.dtype, DTYPES)
+        raise HarnessError(f"--dtype {options.dtype}: expected auto, fp32, bf16 or fp16{hint}")
     specs = split_specs(options.patch)
     for spec in specs:
         patches.parse(spec)

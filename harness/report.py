@@ -3,10 +3,12 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from harness.lengths import render_length
 from harness.pairs import difference, scores
+from harness.rerun import WIDTH, signature_of_table
 from harness.results import Record, Row
 from patches import PATCHES
 from tasks.haystack import DEPTH
@@ -46,7 +48,8 @@ def render_tables(
     comes with the paired differences to the baselines at the same length, and to the same patch at
     the trained length. A `*` marks a difference that is not 0 as printed and whose interval is
     without zero, from 6 documents on: with fewer, all of them agreeing is no rare event
-    (p = 2 / 2^n). Time and memory come last.
+    (p = 2 / 2^n). Time and memory come last, then the signature to quote the numbers with. No line
+    is longer than WIDTH, unless a name is.
 
     Where a metric says what a usable length must reach, or `threshold` does for the first metric of
     each task, the longest length that reaches it stands at the end of the line.
@@ -78,6 +81,7 @@ def render_tables(
                     parts.append(_block(title, group, table, verdicts))
                 parts += [] if position else _by_part(group, metric)
         parts.append(_block("seconds / peak GiB", group, _costs(group)))
+        parts.append(signature_of_table(record.rows[0] for record in group))
     return "\n".join(parts)
 
 
@@ -92,11 +96,12 @@ def _shown(group: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _heading(row: Row) -> str:
-    return (
+    text = (
         f"{row.model}  {row.task}  trained at {render_length(row.trained_length)}  n {row.n}  "
         f"data {row.data or 'built in'}  {row.dtype}  seed {row.seed}  "
-        "[95 % bootstrap over documents]\n"
+        "[95 % bootstrap over documents]"
     )
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _title(group: Sequence[Record], metric: str, position: str) -> str:
@@ -257,14 +262,28 @@ def _align(
     if last:
         for line in lines:
             line.append(last.get(line[0], ""))
-    return aligned(lines)
+    if max(map(len, aligned(lines, None).splitlines())) <= WIDTH:
+        return aligned(lines)
+    lines[0][0] = ""
+    return f"{title}\n{aligned(lines)}"
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as text, the columns under each other."""
+def aligned(lines: Sequence[Sequence[str]], limit: int | None = WIDTH) -> str:
+    """Lines of cells as text, the columns under each other.
+
+    Columns beyond `limit` characters follow below, with the first column again.
+    """
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        + "\n"
-        for line in lines
+    parts: list[list[int]] = [[0]]
+    for column in range(1, len(widths)):
+        used = sum(widths[one] + 2 for one in [*parts[-1], column]) - 2
+        if limit is not None and used > limit and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(column)
+    return "\n".join(
+        "".join(
+            "  ".join(line[one].ljust(widths[one]) for one in part).rstrip() + "\n"
+            for line in lines
+        )
+        for part in parts
     )

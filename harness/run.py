@@ -37,8 +37,9 @@ def run(
     measurer: Measurer,
     retry: Collection[str] = (),
     stored: Callable[[], None] = lambda: None,
+    wanted: Callable[[Cell], bool] = lambda cell: True,
 ) -> list[Record]:
-    """Measure the cells that no journal of the directory has; return the records of all.
+    """Measure the cells that no journal of the directory has; return the records of all there are.
 
     Cells that another process is measuring are left to it and waited for; if it ends before them,
     they are measured here.
@@ -50,6 +51,7 @@ def run(
         measurer: what runs a cell.
         retry: statuses of stored cells that are measured again.
         stored: called after each append.
+        wanted: asked before each cell; those that are not are left out.
 
     Raises:
         Unavailable: a checkpoint is damaged.
@@ -60,15 +62,19 @@ def run(
     missing = [cell for cell in cells if not _done(journal, cell, retry)]
     _remark(cells, missing, journal)
     work = sum(_steps(sample) for cell in missing for sample in cell.samples)
-    with tqdm(total=work, unit="pass", file=sys.stderr, disable=None) as bar:
+    with tqdm(total=work, unit="pass", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
         for done, cell in enumerate(_claimed(missing, journal, bar), 1):
-            bar.set_description(_label(cell))
+            if not wanted(cell):
+                bar.total -= sum(map(_steps, cell.samples))
+                continue
+            bar.set_description(f"[{done}/{len(missing)}] {_label(cell)}")
             with _Patience():
                 record = measurer.measure(cell, device, _Shown(bar))
                 journal.append(record)
                 stored()
             _progress(bar, f"[{done}/{len(missing)}]", cell, record)
-    return [journal.records[cell.template.cell] for cell in cells]
+    names = [cell.template.cell for cell in cells]
+    return [journal.records[name] for name in names if name in journal.records]
 
 
 def _claimed(cells: Sequence[Cell], journal: Journal, bar: Any) -> Iterator[Cell]:
@@ -166,13 +172,16 @@ def _label(cell: Cell) -> str:
 
 
 def _progress(bar: Any, count: str, cell: Cell, record: Record) -> None:
+    """Show what a cell gave: behind the bar, or as a line where there is none."""
     row = record.rows[0]
     if row.status != "ok":
         _say(bar, f"{_label(cell)}: {row.status}: {row.error}")
+    whole = next((one for one in record.rows if not one.position), row)
+    value = "" if whole.value is None else f"{whole.metric} {whole.value:.4g}"
+    bar.set_postfix_str(f"last: {value or row.status}")
     if bar.disable:
-        print(
-            f"{count} {_label(cell)} {row.status} {row.seconds:.1f} s", file=sys.stderr, flush=True
-        )
+        shown = f"{row.status} {value}".rstrip()
+        print(f"{count} {_label(cell)} {shown} {row.seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 def _say(bar: Any, text: str) -> None:

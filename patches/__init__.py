@@ -12,7 +12,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from patches.spec import PatchError, did_you_mean, parse_call, split_top_level
+from patches.spec import PatchError, did_you_mean, parse_call, pieces
 
 if TYPE_CHECKING:
     from patches.base import Patch
@@ -100,8 +100,16 @@ def parse(spec: str) -> Patch:
     Raises:
         PatchError: unknown name or parameter, bad value, or methods that clash.
     """
-    calls = [parse_call(part) for part in split_top_level(spec, "+")]
-    return reduce(add, [lookup(name)(values) for name, values in calls])
+    return reduce(add, [_read(spec, start, part) for start, part in pieces(spec, "+")])
+
+
+def _read(spec: str, start: int, part: str) -> Patch:
+    """Read one of the patches of a spec; mistakes know their place in it."""
+    try:
+        name, values = parse_call(part)
+        return lookup(name)(values)
+    except PatchError as error:
+        raise error.within(spec, start, part) from None
 
 
 def _excluded(method: Method) -> list[str]:

@@ -134,11 +134,8 @@ class Method:
                 raise PatchError(
                     f"{self.name}: unknown parameter '{key}'; expected {accepted}"
                     f"{did_you_mean(key, known)} (python -m harness show {self.name})"
-                )
-        try:
-            read = {name: known[name].read(values[name]) for name in known if name in values}
-        except PatchError as error:
-            raise PatchError(f"{self.name}: {error}") from None
+                ).about(key)
+        read = {name: self._value(known[name], values[name]) for name in known if name in values}
         for parameter in self.parameters:
             if parameter.required and parameter.name not in read:
                 raise PatchError(
@@ -153,6 +150,12 @@ class Method:
         )
         spec = f"{self.name}({arguments})" if arguments else self.name
         return replace(patch, parts=((SEAMS[self.seam], spec),) if self.name != "none" else ())
+
+    def _value(self, parameter: Parameter, text: str) -> object:
+        try:
+            return parameter.read(text)
+        except PatchError as error:
+            raise PatchError(f"{self.name}: {error}").about(parameter.name) from None
 
 
 def canonical(value: object) -> str:

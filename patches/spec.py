@@ -7,9 +7,12 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable
+from itertools import pairwise
+from typing import Self
 
-__all__ = ["PatchError", "did_you_mean", "parse_call", "parse_integer", "split_specs"]
+__all__ = ["PatchError", "did_you_mean", "parse_call", "parse_integer", "pieces", "split_specs"]
 
+NAME = re.compile(r"\s*[A-Za-z][A-Za-z0-9-]*\s*")
 CALL = re.compile(r"^([A-Za-z][A-Za-z0-9-]*)(?:\((.*)\))?$")
 INTEGER = re.compile(r"^(\d+)([km]?)$")
 SWEEP = re.compile(r"\{([^{}]*)\}")
@@ -17,7 +20,31 @@ OPENING, CLOSING = "({", ")}"
 
 
 class PatchError(ValueError):
-    """A user's mistake in naming, combining or applying patches: one line, shown as it is."""
+    """A user's mistake in naming, combining or applying patches: one line, shown as it is.
+
+    Attributes:
+        text: what could not be read, and `at` the place in it; empty where none is to blame.
+        key: the parameter that is to blame, as long as the place is not known.
+    """
+
+    text = ""
+    at = 0
+    key = ""
+
+    def pointing(self, text: str, at: int) -> Self:
+        """The same with a place."""
+        self.text, self.at = text, at
+        return self
+
+    def about(self, key: str) -> Self:
+        """The same, of one parameter."""
+        self.key = key
+        return self
+
+    def within(self, text: str, start: int, part: str) -> Self:
+        """The same, its place counted in the text that has the part at `start`."""
+        found = re.search(rf"[(,]\s*()(?:{re.escape(self.key)})\s*=", part) if self.key else None
+        return self.pointing(text, start + (found.start(1) if found else self.at))
 
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
@@ -32,22 +59,33 @@ def split_top_level(text: str, separator: str) -> list[str]:
     Raises:
         PatchError: a bracket is not closed or closes nothing.
     """
-    parts, depth, start = [], 0, 0
+    return [part for _, part in pieces(text, separator)]
+
+
+def pieces(text: str, separator: str) -> list[tuple[int, str]]:
+    """The same, each part with its place in the text.
+
+    Raises:
+        PatchError: a bracket is not closed or closes nothing.
+    """
+    cuts, opened = [-1], list[int]()
+    wrong = None
     for index, character in enumerate(text):
         if character in OPENING:
-            depth += 1
-        elif character in CLOSING:
-            depth -= 1
-        if depth < 0:
+            opened.append(index)
+        elif character in CLOSING and not opened:
+            wrong = index
             break
-        if character == separator and depth == 0:
-            parts.append(text[start:index])
-            start = index + 1
-    if depth != 0:
+        elif character in CLOSING:
+            opened.pop()
+        elif character == separator and not opened:
+            cuts.append(index)
+    if opened or wrong is not None:
         raise PatchError(
             f"'{text}': brackets do not match; expected name(key=value,...) joined by '+'"
-        )
-    return [part.strip() for part in [*parts, text[start:]]]
+        ).pointing(text, opened[-1] if wrong is None else wrong)
+    parts = [(cut + 1, text[cut + 1 : end]) for cut, end in pairwise([*cuts, len(text)])]
+    return [(start + len(part) - len(part.lstrip()), part.strip()) for start, part in parts]
 
 
 def split_specs(text: str) -> list[str]:
@@ -57,13 +95,15 @@ def split_specs(text: str) -> list[str]:
         PatchError: an empty entry or unmatched brackets.
     """
     specs = []
-    for entry in split_top_level(text, ","):
+    for start, entry in pieces(text, ","):
         if not entry:
-            raise PatchError(f"'{text}': empty entry; expected specs such as none,ntk+logn")
-        pieces = SWEEP.split(entry)
+            raise PatchError(
+                f"'{text}': empty entry; expected specs such as none,ntk+logn"
+            ).pointing(text, start)
+        sweep = SWEEP.split(entry)
         choices = [
             [piece] if index % 2 == 0 else [choice.strip() for choice in piece.split(",")]
-            for index, piece in enumerate(pieces)
+            for index, piece in enumerate(sweep)
         ]
         specs += ["".join(combination) for combination in itertools.product(*choices)]
     return specs
@@ -77,15 +117,23 @@ def parse_call(text: str) -> tuple[str, dict[str, str]]:
     """
     match = CALL.match(text.strip())
     if match is None:
-        raise PatchError(f"'{text}': not a patch; expected name or name(key=value,...)")
+        legible = NAME.match(text)
+        raise PatchError(f"'{text}': not a patch; expected name or name(key=value,...)").pointing(
+            text, legible.end() if legible else 0
+        )
     name, inside = match.groups()
     values: dict[str, str] = {}
-    for item in split_top_level(inside, ",") if inside else []:
+    for start, item in pieces(inside, ",") if inside else []:
         key, equals, value = (part.strip() for part in item.partition("="))
+        place = text.index("(") + 1 + start
         if not (key and equals and value):
-            raise PatchError(f"'{text}': cannot read '{item}'; expected key=value")
+            raise PatchError(f"'{text}': cannot read '{item}'; expected key=value").pointing(
+                text, place
+            )
         if key in values:
-            raise PatchError(f"'{text}': {key} is given twice; keep one of them")
+            raise PatchError(f"'{text}': {key} is given twice; keep one of them").pointing(
+                text, place
+            )
         values[key] = value
     return name, values
 

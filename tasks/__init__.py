@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from tasks.base import Task, TaskError
 from tasks.spec import build, did_you_mean, parameters, parse_call
 
-__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "parse"]
+__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "in_role", "parse"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: the module that holds the task, and what the task measures."""
+    """One line of the table: the module that holds the task, and what the task measures.
+
+    `role` marks the one task that stands for its kind where a command chooses tasks by itself:
+    loss or retrieval.
+    """
 
     module: str
     summary: str
+    role: str = ""
 
 
 TASKS: dict[str, Entry] = {
@@ -29,12 +34,21 @@ TASKS: dict[str, Entry] = {
     "longbench": Entry("longbench", "LongBench's 21 data sets, English, Chinese and code"),
     "longbench-e": Entry("longbench.extended", "13 of them, by the length of the row"),
     "longbench-v2": Entry("longbench.v2", "LongBench v2: multiple choice about long texts"),
-    "needle": Entry("needle", "numbers hidden in real text: single, multi-key, -value, -query"),
+    "needle": Entry(
+        "needle", "numbers hidden in real text: single, multi-key, -value, -query", "retrieval"
+    ),
     "passkey": Entry("passkey", "a number hidden in sentences that say nothing"),
-    "ppl": Entry("ppl", "loss on real text: same last tokens, sliding window or by position"),
+    "ppl": Entry(
+        "ppl", "loss on real text: same last tokens, sliding window or by position", "loss"
+    ),
     "repeat": Entry("repeat", "loss and token accuracy on later copies of a short text"),
     "ruler": Entry("ruler", "RULER's 13 tasks: needles, variables, word counts, questions"),
 }
+
+
+def in_role(role: str) -> str:
+    """The name of the task that stands for its kind."""
+    return next(name for name, entry in TASKS.items() if entry.role == role)
 
 
 def _find(name: str) -> type[Task]:
@@ -54,7 +68,10 @@ def parse(spec: str) -> Task:
         TaskError: text of another form, an unknown task or parameter, a value out of range.
     """
     name, values = parse_call(spec)
-    return build(_find(name), values)
+    try:
+        return build(_find(name), values)
+    except TaskError as error:
+        raise error.within(spec) from None
 
 
 def describe(name: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 __all__ = [
     "TaskError",
@@ -17,6 +17,7 @@ __all__ = [
     "render",
 ]
 
+NAME = re.compile(r"\s*[A-Za-z][A-Za-z0-9_-]*\s*")
 CALL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 INTEGER = re.compile(r"([0-9]+)([km]?)")
 FRACTION = re.compile(r"[0-9]+(\.[0-9]{1,6})?|\.[0-9]{1,6}")
@@ -26,7 +27,26 @@ T = TypeVar("T")
 
 
 class TaskError(ValueError):
-    """A user's mistake in naming a task, its parameters or its data: one line, shown as it is."""
+    """A user's mistake in naming a task, its parameters or its data: one line, shown as it is.
+
+    Attributes:
+        text: what could not be read, and `at` the place in it; empty where none is to blame.
+        key: the parameter that is to blame, as long as the place is not known.
+    """
+
+    text = ""
+    at = 0
+    key = ""
+
+    def pointing(self, text: str, at: int) -> Self:
+        """The same with a place."""
+        self.text, self.at = text, at
+        return self
+
+    def within(self, text: str) -> Self:
+        """The same, with the place of its parameter in the text of a task."""
+        found = re.search(rf"[(,]\s*()(?:{re.escape(self.key)})\s*=", text) if self.key else None
+        return self.pointing(text, found.start(1)) if found else self
 
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
@@ -43,16 +63,25 @@ def parse_call(text: str) -> tuple[str, dict[str, str]]:
     """
     match = CALL.fullmatch(text.strip())
     if match is None:
-        raise TaskError(f"'{text}': not a task; expected name or name(key=value,...), such as ppl")
+        legible = NAME.match(text)
+        raise TaskError(
+            f"'{text}': not a task; expected name or name(key=value,...), such as ppl"
+        ).pointing(text, legible.end() if legible else 0)
     name, inside = match.groups()
     values: dict[str, str] = {}
+    place = text.find("(") + 1
     for item in inside.split(",") if inside and inside.strip() else []:
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
-            raise TaskError(f"'{text}': '{item.strip()}' is no parameter; expected key=value")
+            raise TaskError(
+                f"'{text}': '{item.strip()}' is no parameter; expected key=value"
+            ).pointing(text, place)
         if key in values:
-            raise TaskError(f"'{text}': parameter '{key}' is given twice; keep one of them")
+            raise TaskError(
+                f"'{text}': parameter '{key}' is given twice; keep one of them"
+            ).pointing(text, place)
         values[key] = value
+        place += len(item) + 1
     return name, values
 
 
@@ -96,19 +125,26 @@ def build(cls: type[T], values: dict[str, str]) -> T:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     read: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in fields:
-            raise TaskError(
-                f"unknown parameter '{key}' of task '{name}'; expected one of "
-                f"{', '.join(fields)}{did_you_mean(key, fields)}"
-            )
-        meta = fields[key].metadata
-        if "choices" in meta:
-            read[key] = _word(name, key, value, meta["choices"])
-        elif "groups" in meta:
-            read[key] = _words(name, key, value, meta["groups"])
-        else:
-            read[key] = (_fraction if "fraction" in meta else _integer)(name, key, value)
+        try:
+            read[key] = _read(name, key, value, fields)
+        except TaskError as error:
+            error.key = key
+            raise
     return cls(**read)
+
+
+def _read(name: str, key: str, value: str, fields: Mapping[str, Any]) -> Any:
+    if key not in fields:
+        raise TaskError(
+            f"unknown parameter '{key}' of task '{name}'; expected one of "
+            f"{', '.join(fields)}{did_you_mean(key, fields)}"
+        )
+    meta = fields[key].metadata
+    if "choices" in meta:
+        return _word(name, key, value, meta["choices"])
+    if "groups" in meta:
+        return _words(name, key, value, meta["groups"])
+    return (_fraction if "fraction" in meta else _integer)(name, key, value)
 
 
 def _word(name: str, key: str, value: str, choices: tuple[str, ...]) -> str:

@@ -1,11 +1,12 @@
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
+from harness.errors import caret
 
 HEAVY = ("torch", "numpy", "transformers")
 
@@ -23,7 +24,18 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ["--help"],
         ["list"],
         ["list", "patches"],
-        *([command, "--help"] for command in ("run", "rescore", "export", "doctor", "report")),
+        *(
+            [command, "--help"]
+            for command in (
+                "run",
+                "rescore",
+                "export",
+                "doctor",
+                "report",
+                "recommend",
+                "completion",
+            )
+        ),
     ],
 )
 def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
@@ -42,12 +54,13 @@ def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
     assert result.stdout
 
 
-def test_help_answers_within_300_ms() -> None:
+def test_help_takes_less_than_300_ms_of_processor() -> None:
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "harness", "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
+        after = os.times()
+        times.append(sum(after[2:4]) - sum(before[2:4]))  # of children, user and system
     assert min(times) <= 0.3
 
 
@@ -57,7 +70,6 @@ def test_help_answers_within_300_ms() -> None:
         (["--len", "32kb"], 2, "--len 32kb: expected a positive integer"),
         (["--patch", "nnone"], 2, "unknown patch 'nnone'; expected one of"),
         (["--task", "pppl"], 2, "did you mean 'ppl'?"),
-        (["--task", "ppl,"], 2, "empty"),
         (["--model", "tinny"], 2, "did you mean 'tiny'?"),
         (["--model", ""], 2, "--model ''"),
         (["--model", "./nowhere"], 4, "no such directory"),
@@ -71,6 +83,9 @@ def test_help_answers_within_300_ms() -> None:
         (["--device", "tpu"], 2, "--device tpu: expected auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:99"], 2, "CUDA devices"),
         (["--unknown"], 2, "--unknown"),
+        (["--pach", "ntk"], 2, "--pach ntk; did you mean '--patch'? (python -m harness --help)"),
+        (["--dtype", "bf61"], 2, "did you mean 'bf16'?"),
+        (["list", "pachtes"], 2, "did you mean 'patches'? (python -m harness list --help)"),
         (["plot"], 2, "unknown command 'plot'"),
         (["compar", "a", "b"], 2, "did you mean 'compare'?"),
         (["list", "things"], 2, "things"),
@@ -91,6 +106,51 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     line = one_line(capsys)
     assert line.startswith("error: ")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "shown", "marked"),
+    [
+        ("--patch", "none,ntk(factor=8+logn", "none,ntk(factor=8+logn", "(factor=8+logn"),
+        ("--patch", "ntk+rerope)", "ntk+rerope)", ")"),
+        ("--patch", "none,ntk + yran(factor=8)", "ntk + yran(factor=8)", "yran(factor=8)"),
+        ("--patch", "logn+rerope( windw=4)", "logn+rerope( windw=4)", "windw=4)"),
+        ("--patch", "logn+yarn(ramp=code,factor=x)", "logn+yarn(ramp=code,factor=x)", "factor=x)"),
+        ("--patch", "yarn(factor={2,x})", "yarn(factor=x)", "factor=x)"),
+        (
+            "--patch",
+            "pi+yarn(ramp=code,ramp=paper)",
+            "pi+yarn(ramp=code,ramp=paper)",
+            "ramp=paper)",
+        ),
+        ("--patch", "pi+ntk(factor)", "pi+ntk(factor)", "factor)"),
+        ("--patch", "ntk factor=8", "ntk factor=8", "factor=8"),
+        ("--patch", "ntk,,yarn", "ntk,,yarn", ",yarn"),
+        ("--task", "ppl,", "ppl,", ""),
+        ("--task", "ppl,ppl(protocol=slidng)", "ppl(protocol=slidng)", "protocol=slidng)"),
+        ("--task", "needle(keys=2, kees=3)", "needle(keys=2, kees=3)", "kees=3)"),
+        ("--task", "needle(keys=2,keys=3)", "needle(keys=2,keys=3)", "keys=3)"),
+        ("--task", "ppl protocol", "ppl protocol", "protocol"),
+        ("--len", "4k, 8kk,2k", "4k, 8kk,2k", "8kk,2k"),
+        ("--len", "1k,4k:2k:x2", "1k,4k:2k:x2", "4k:2k:x2"),
+    ],
+)
+def test_a_caret_points_to_what_cannot_be_read(
+    option: str, text: str, shown: str, marked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option, text]) == 2
+    error, spec, pointer = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and spec == f"  {shown}"
+    assert spec[pointer.index("^") :] == marked
+    assert pointer.strip() == "^"
+
+
+def test_a_caret_in_a_long_text_has_what_stands_around_it() -> None:
+    text = f"{'a' * 200}\t!{'b' * 200}"
+    line, pointer, *rest = caret(text, 201).splitlines()
+    assert line[len(pointer) - 1] == "!" and len(line) <= 100 and rest == []
+    assert line.startswith("  ...aaa") and line.endswith("bbb...") and "a !b" in line
+    assert caret(text, 0) == caret("", 3) == ""
 
 
 @pytest.mark.parametrize("option", ["--out", "--csv", "--figure"])
