@@ -1,5 +1,6 @@
 """Peak memory of a cell, and what running out of memory looks like."""
 
+import ctypes
 import gc
 import resource
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
 CPU_MESSAGE = "DefaultCPUAllocator: can't allocate memory"
 GIB = 1024**3
+LIBC = ctypes.CDLL(None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -46,6 +48,8 @@ def free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif hasattr(LIBC, "malloc_trim"):  # glibc keeps up to twice its largest freed block, and gaps
+        LIBC.malloc_trim(0)
 
 
 def reset_peak(device: torch.device) -> None:
