@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +26,8 @@ __all__ = ["main"]
 
 INTERRUPTED = 130
 EPILOG = """\
-commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
+commands: run (when none is given), plan (its time and memory, cell by cell; runs nothing),
+          list [patches|tasks|models], show NAME, show attention,
           report DIR, compare A B (two runs), export (a patch as an engine's setting),
           doctor (what works here), keys (of documents, for longppl),
           rescore --format FORMAT DIR (prediction files of a benchmark; no model)
@@ -64,6 +66,7 @@ def _fail(error: Exception, code: int) -> int:
 def _dispatch(argv: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
+        "plan": lambda rest: _run([*rest, "--dry-run"]),
         "list": list_names,
         "show": _show,
         "report": _report,
@@ -115,6 +118,7 @@ def _run_parser() -> Parser:
     add("--shard", default="1/1", help="i/N: this part of the cells (default: all)")
     add("--cell-timeout", type=float, help="seconds for one cell, its model loaded (default: any)")
     add("--in-process", action="store_true", help="measure in this process, not in one of its own")
+    add("--dry-run", action="store_true", help="print time and memory of each cell; run nothing")
     add_shared(parser)
     return parser
 
@@ -134,6 +138,8 @@ def _run(argv: list[str]) -> int:
     task_specs = split_specs(options.task)
     for spec in task_specs:
         tasks.parse(spec)
+    if options.dry_run and options.figure:
+        raise HarnessError(f"--figure {options.figure}: a plan draws nothing; leave it out")
     settings = check_shared(options) | {
         "retry": parse_retry(options.retry),
         "shard": parse_shard(options.shard),
@@ -151,6 +157,10 @@ def _run(argv: list[str]) -> int:
             batch=options.batch,
             **settings,
         )
+        if options.dry_run:
+            from harness.dryrun import print_plan
+
+            return print_plan(request, options.out, options.csv)
         return commands.measure(request, options.out, options.csv, options.figure, measurer)
 
 
@@ -159,6 +169,9 @@ def _measurer(options: argparse.Namespace) -> "AbstractContextManager[Worker | N
     timeout = options.cell_timeout
     if timeout is not None and not 0 < timeout < math.inf:
         raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
+    if options.dry_run:
+        return nullcontext()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large pages, whole ones given back
     if options.in_process:
         if timeout is not None:
             raise HarnessError(

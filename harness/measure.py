@@ -12,8 +12,9 @@ from harness.decoding import decode
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
-from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
+from harness.memory import GIB, free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
+from harness.predict import Predictor
 from harness.results import Record, Row, Scores
 from patches import PatchError
 from patches.apply import Applied, apply
@@ -107,6 +108,8 @@ class _Measurement:
             if not is_out_of_memory(problem):
                 raise
             status, error = "oom", str(problem) or "out of memory"
+        if status == "oom":
+            error = f"ran out at {peak_gib(device):.2f} GiB{self._expected()}: {error}"
         row = replace(
             row,
             status=status,
@@ -117,6 +120,14 @@ class _Measurement:
         if status != "ok":
             return Record(cell.key, (row,), ())
         return Record(cell.key, tuple(_rows(row, samples)), tuple(samples))
+
+    def _expected(self) -> str:
+        """What the cell was predicted to need, as far as that can still be told."""
+        try:
+            need = Predictor().forecast(self.cell).tensors
+        except (RuntimeError, MemoryError, HarnessError, PatchError):
+            return ""
+        return f", weights and tensors need {need / GIB:.2f} GiB by prediction"
 
     def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
         """Generated tokens and text of each sample, where it asks for some."""

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,25 @@ import torch
 
 from harness.errors import DoesNotFit
 
-__all__ = ["fitting", "free", "is_out_of_memory", "peak_gib", "reset_peak"]
+__all__ = [
+    "GIB",
+    "available",
+    "fitting",
+    "free",
+    "is_out_of_memory",
+    "peak_gib",
+    "reset_peak",
+    "resident",
+]
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
+CGROUPS = Path("/sys/fs/cgroup")
+LIMITS = (  # what a container may use and uses, in both versions of cgroups
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 CPU_MESSAGE = "DefaultCPUAllocator: can't allocate memory"
 GIB = 1024**3
 LIBC = ctypes.CDLL(None)
@@ -70,8 +86,38 @@ def peak_gib(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    found = _field(STATUS, "VmHWM")
+    return _largest() / GIB if found is None else found / GIB
+
+
+def resident() -> int:
+    """Bytes of this process that no file backs, or all of them where the system does not tell."""
+    found = _field(STATUS, "RssAnon")
+    return _largest() if found is None else found
+
+
+def available(device: torch.device) -> int:
+    """Bytes that a device can still give: of the machine and its container on CPU.
+
+    Without an answer of the system it is as much as there may be.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = _field(MEMINFO, "MemAvailable")
+    room = [sys.maxsize if found is None else found]
+    for limit, used in ((CGROUPS / one, CGROUPS / other) for one, other in LIMITS):
+        if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+            room.append(int(limit.read_text()) - int(used.read_text()))
+    return max(0, min(room))
+
+
+def _field(file: Path, name: str) -> int | None:
+    """Bytes that a file of /proc says behind a name."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _largest() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
