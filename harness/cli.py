@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -28,7 +29,8 @@ __all__ = ["commands", "main"]
 
 INTERRUPTED = 130
 EPILOG = """\
-commands: run (when none is given), list [patches|tasks|models], show NAME, show attention,
+commands: run (when none is given), plan (its time and memory, cell by cell; runs nothing),
+          list [patches|tasks|models], show NAME, show attention,
           recommend (the patch to deploy), report DIR, compare A B (two runs),
           export (a patch as an engine's setting), completion bash (what Tab offers),
           doctor (what works here), keys (of documents, for longppl),
@@ -71,6 +73,7 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
     """What the first word may be; each takes the others and returns the exit code."""
     return {
         "run": _run,
+        "plan": lambda rest: _run([*rest, "--dry-run"]),
         "list": list_names,
         "show": _show,
         "recommend": _elsewhere("recommend"),
@@ -128,6 +131,7 @@ def _run_parser() -> Parser:
     add("--save-samples", action="store_true", help="also write OUT/samples/CELL.jsonl")
     add("--retry", default="", help=f"failed, or some of {','.join(FAILED)}: measure those again")
     add("--shard", default="1/1", help="i/N: this part of the cells (default: all)")
+    add("--dry-run", action="store_true", help="print time and memory of each cell; run nothing")
     add_measuring(parser)
     add_json(parser)
     add_shared(parser)
@@ -149,11 +153,13 @@ def _run(argv: list[str]) -> int:
     task_specs = split_specs(options.task)
     for spec in task_specs:
         tasks.parse(spec)
+    if options.dry_run and options.figure:
+        raise HarnessError(f"--figure {options.figure}: a plan draws nothing; leave it out")
     settings = check_shared(options) | {
         "retry": parse_retry(options.retry),
         "shard": parse_shard(options.shard),
     }
-    with measurer_of(options) as measurer:
+    with nullcontext() if options.dry_run else measurer_of(options) as measurer:
         from harness.commands import Targets, measure
         from harness.plan import Request
 
@@ -166,6 +172,10 @@ def _run(argv: list[str]) -> int:
             batch=options.batch,
             **settings,
         )
+        if options.dry_run:
+            from harness.dryrun import print_plan
+
+            return print_plan(request, options.out, options.csv, options.json)
         targets = Targets(options.csv, options.figure, options.save_samples, options.json)
         return measure(request, options.out, targets, measurer)
 

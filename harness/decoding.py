@@ -15,7 +15,7 @@ from patches.base import Patch, PatchError
 from patches.decoding import Decoding
 from tasks.base import Sample, Task
 
-__all__ = ["check_decoding", "decode", "unbatched"]
+__all__ = ["check_decoding", "decode", "reader", "unbatched"]
 
 Reading = Callable[[], AbstractContextManager[None]]
 
@@ -81,7 +81,7 @@ def decode(
     for prompt in prompts:
         row, memory = Row(prompt, prompt.tokens), None
         batches = [
-            (reading, _reader(engine, prompt, decoding, trained))
+            (reading, reader(engine, prompt, decoding, trained))
             for reading in readings or (nullcontext,)
         ]
         chosen = None
@@ -94,7 +94,7 @@ def decode(
         yield row.new
 
 
-def _reader(
+def reader(
     engine: Engine, prompt: Prompt, decoding: Decoding, trained: int
 ) -> "Batch | _SideBySide":
     """What reads a prompt the way that a method asks for."""

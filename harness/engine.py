@@ -12,7 +12,7 @@ from torch.nn import functional
 from harness.cache import make_cache
 from harness.errors import HarnessError, NonFinite
 
-__all__ = ["Engine", "pieces"]
+__all__ = ["Engine", "losses", "pieces"]
 
 LOGIT_ROWS = 1024  # most positions whose logits are alive at once
 LOSS_ROWS = 128  # most positions whose float32 log-probabilities are alive at once
@@ -69,17 +69,23 @@ class Engine:
         Raises:
             NonFinite: a scored nll is not a finite number.
         """
+        parts = [self._score_window(*one) for one in self.windows(tokens, score_from, keep)]
+        nll, hits = zip(*parts, strict=True)
+        return np.concatenate(nll), np.concatenate(hits)
+
+    def windows(
+        self, tokens: Sequence[int], score_from: int, keep: int | None
+    ) -> Iterator[tuple[Sequence[int], int, int]]:
+        """The inputs that `score` reads: tokens, first scored one, tokens left out before."""
         if keep is None or keep >= len(tokens):
-            return self._score_window(tokens, score_from, 0)
+            yield tokens, score_from, 0
+            return
         head, step = self.head(tokens), max(1, keep // 2)
-        parts = []
         for start in range(score_from, len(tokens), step):
             end = min(start + step, len(tokens))
             first = max(len(head), min(start - 1, end - keep + len(head)))
-            window, skipped = [*head, *tokens[first:end]], first - len(head)
-            parts.append(self._score_window(window, start - skipped, skipped))
-        nll, hits = zip(*parts, strict=True)
-        return np.concatenate(nll), np.concatenate(hits)
+            skipped = first - len(head)
+            yield [*head, *tokens[first:end]], start - skipped, skipped
 
     def head(self, tokens: Sequence[int]) -> list[int]:
         """The BOS that an input begins with, if it does."""
@@ -96,9 +102,9 @@ class Engine:
             rows = end - max(start, first_row)
             logits = self.forward(inputs[start:end], max(rows, 1), cache)
             if rows > 0:
-                piece_nll, piece_hits = _losses(logits, tokens[end - rows + 1 : end + 1])
-                nll.append(piece_nll)
-                hits.append(piece_hits)
+                piece_nll, piece_hits = losses(logits, tokens[end - rows + 1 : end + 1])
+                nll.append(piece_nll.double().cpu().numpy())
+                hits.append(piece_hits.cpu().numpy())
         all_nll = np.concatenate(nll)
         bad = np.flatnonzero(~np.isfinite(all_nll))
         if bad.size:
@@ -143,12 +149,12 @@ def pieces(length: int, first_row: int, chunk: int | None) -> Iterator[tuple[int
         start = end
 
 
-def _losses(logits: Tensor, targets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return nll (float64) and hits of as many rows of logits as there are targets."""
+def losses(logits: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return nll (float32) and hits of as many rows of logits as there are targets."""
     wanted = torch.tensor(list(targets), dtype=torch.long, device=logits.device)
     nll, hits = [], []
     pairs = zip(torch.split(logits, LOSS_ROWS), torch.split(wanted, LOSS_ROWS), strict=True)
     for rows, target in pairs:
         nll.append(functional.cross_entropy(rows.float(), target, reduction="none"))
         hits.append(rows.argmax(dim=-1) == target)
-    return torch.cat(nll).double().cpu().numpy(), torch.cat(hits).cpu().numpy()
+    return torch.cat(nll), torch.cat(hits)

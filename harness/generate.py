@@ -14,7 +14,7 @@ from harness.cache import RowCache
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
-__all__ = ["Batch", "Prompt", "Row", "generate"]
+__all__ = ["Batch", "Prompt", "Row", "generate", "known_of", "newest"]
 
 Tokens = Sequence[int]
 
@@ -61,14 +61,14 @@ def generate(
         NonFinite: a logit is not a number, or infinite where the largest is looked for.
         HarnessError: `keep` leaves no room for a prompt.
     """
-    rows = [Row(prompt, _newest(engine, prompt, keep)) for prompt in prompts]
+    rows = [Row(prompt, newest(engine, prompt, keep)) for prompt in prompts]
     last: Batch | None = None
     for start in range(0, len(rows), batch):
         last = Batch(engine, rows[start : start + batch], last)
         yield from last.run()
 
 
-def _newest(engine: Engine, prompt: Prompt, keep: int | None) -> Tokens:
+def newest(engine: Engine, prompt: Prompt, keep: int | None) -> Tokens:
     """What is read of a prompt."""
     if keep is None:
         return prompt.tokens
@@ -121,7 +121,7 @@ class Batch:
         self.columns = max(len(row.tokens) for row in rows)
         new = max(row.prompt.max_new_tokens for row in rows)
         self.pads = [self.columns - len(row.tokens) for row in rows]
-        is_alike = before is not None and _known(rows[0].tokens, before.rows[-1].tokens)
+        is_alike = before is not None and known_of(rows[0].tokens, before.rows[-1].tokens)
         self.before = before if is_alike else None
         self.cache = RowCache(len(rows), self.columns + new)
 
@@ -146,7 +146,7 @@ class Batch:
         """Read one prompt; return the logits of its last token [vocabulary]."""
         tokens, first = self.rows[index].tokens, self.pads[index]
         source, row = (self, index - 1) if index else (self.before, -1)
-        known = _known(tokens, source.rows[row].tokens) if source else 0
+        known = known_of(tokens, source.rows[row].tokens) if source else 0
         if source and known:
             row %= len(source.rows)
             self.cache.copy(index, first, source.cache, (row, source.pads[row]), known)
@@ -192,7 +192,7 @@ class Batch:
         return logits
 
 
-def _known(tokens: Tokens, other: Tokens) -> int:
+def known_of(tokens: Tokens, other: Tokens) -> int:
     """Tokens at the start of a prompt that another has too, where it saves work to copy them.
 
     What stands behind others is read with a mask, and not as a causal square of half the work, so

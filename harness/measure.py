@@ -11,8 +11,9 @@ from harness.decoding import decode
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
-from harness.memory import free, is_out_of_memory, peak_gib, reset_peak
+from harness.memory import GIB, free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
+from harness.predict import Predictor
 from harness.results import Record, Scores
 from harness.totals import total_rows
 from patches import PatchError
@@ -106,7 +107,7 @@ class _Measurement:
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
-            status, error = "oom", str(problem) or "out of memory"
+            status, error = "oom", f"{self._ran_out()}: {str(problem) or 'out of memory'}"
         seconds = time.perf_counter() - start
         row = replace(
             row,
@@ -123,6 +124,15 @@ class _Measurement:
             seconds_per_sample=round(seconds / len(samples), 4),
         )
         return Record(cell.key, tuple(total_rows(row, samples)), tuple(samples))
+
+    def _ran_out(self) -> str:
+        """Where memory ran out, and what was predicted, as far as that can still be told."""
+        measured = f"ran out at {peak_gib(self.engine.device):.2f} GiB"
+        try:
+            need = Predictor().forecast(self.cell).tensors
+        except (RuntimeError, MemoryError, HarnessError, PatchError):
+            return measured
+        return f"{measured}, weights and tensors need {need / GIB:.2f} GiB by prediction"
 
     def _texts(self, applied: Applied) -> Iterator[tuple[list[int], str]]:
         """Generated tokens and text of each sample, where it asks for some."""

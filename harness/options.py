@@ -129,6 +129,7 @@ def measurer_of(options: argparse.Namespace) -> "AbstractContextManager[Worker |
     timeout = options.cell_timeout
     if timeout is not None and not 0 < timeout < math.inf:
         raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large pages, whole ones given back
     if options.in_process:
         if timeout is not None:
             raise HarnessError(

@@ -196,7 +196,7 @@ def check_positions(position_ids: Tensor | None, pads: list[int], first_column: 
     Raises:
         PatchError: packed or shifted sequences, or a cache that has dropped keys.
     """
-    if position_ids is None:
+    if position_ids is None or position_ids.is_meta:
         return
     rows = position_ids.expand(len(pads), -1)
     newest = first_column + rows.shape[1] - 1

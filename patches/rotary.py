@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from patches.base import Layout, PatchError, Rope
-from patches.checks import few_logits, name_of
+from patches.checks import attention_layers, few_logits, has_values, name_of
 from patches.hook import AttentionFunction
 from patches.rotation import cos_sin, rotate, split
 
@@ -150,6 +150,8 @@ def layer_rotations(
         sets: its sets of frequencies.
         attach: puts an attention function on the model.
     """
+    if not has_values(model):  # the usual, which every layout costs as much as
+        return dict.fromkeys(attention_layers(model), (sets[0], Layout()))
     trials = {one: replace(still(one), inv_freq=marks(i, one)) for i, one in enumerate(sets)}
     plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
     turned = captured(model, trials, attach)
@@ -178,6 +180,8 @@ def passes_factor(
     attach: Callable[[AttentionFunction], AbstractContextManager[None]],
 ) -> bool:
     """True if an attention factor reaches every layer's attention; a norm after it undoes it."""
+    if not has_values(model):
+        return True
     doubled = {rotary: replace(still(rotary), attention_factor=2.0) for rotary in sets}
     plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
     after, ropes = captured(model, doubled, attach), layer_ropes(rotations, doubled)

@@ -1,0 +1,224 @@
+"""What code costs, counted while it runs on tensors without values: memory, operations, bytes.
+
+A model on the device `meta` runs its own code and computes nothing; a dispatch mode sees every
+operation with its shapes. Fused attention is put in the place of torch's choice for a device, as
+the `meta` device itself would choose the form with a score matrix.
+"""
+
+import bisect
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+__all__ = ["Heap", "Step", "Tracker", "Work", "tracking"]
+
+aten = torch.ops.aten
+FLASH = aten._scaled_dot_product_flash_attention_for_cpu  # has shapes alone on meta, as any other
+ANSWERS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.item.default)
+QUICK = {aten.logaddexp.default: aten.add.Tensor}  # same shapes; its own meta form takes 9 ms
+MIB = 1 << 20
+
+
+class Step(NamedTuple):
+    """One kind of operation: `matmul`, `attention` or `other`, its flops and the bytes it moves."""
+
+    kind: str
+    flops: float
+    moved: float
+
+
+Work = Counter[Step]  # how often each is run; fractions allowed
+
+
+class Heap:
+    """Resident bytes of the C library's heap: best fit, and what is freed stays unless on top.
+
+    Source: glibc malloc.c: blocks of MAPPED and more are mapped on their own once the border has
+    moved up to its highest, the top goes back when it is TRIMMED large.
+    """
+
+    MAPPED = 32 * MIB
+    TRIMMED = 64 * MIB
+    HEADER = 96  # of a block that is aligned to 64
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.used: dict[int, tuple[int, int]] = {}
+        self.gaps: list[tuple[int, int]] = []  # (start, size) by start
+        self.top = self.kept = self.mapped = self.peak = 0
+
+    def take(self, key: int, size: int) -> None:
+        """Allocate a block."""
+        size += self.HEADER
+        if size >= self.MAPPED:
+            self.used[key] = (-1, size)
+            self.mapped += size
+        else:
+            fitting = [gap for gap in self.gaps if gap[1] >= size]
+            if fitting:
+                start, room = min(fitting, key=lambda gap: gap[1])
+                self.gaps.remove((start, room))
+                if room > size:
+                    bisect.insort(self.gaps, (start + size, room - size))
+            else:
+                start, self.top = self.top, self.top + size
+            self.used[key] = (start, size)
+            self.kept = max(self.kept, self.top)
+        self.peak = max(self.peak, self.kept + self.mapped)
+
+    def free(self, key: int) -> None:
+        """Free a block; gaps that touch become one."""
+        start, size = self.used.pop(key)
+        if start < 0:
+            self.mapped -= size
+            return
+        place = bisect.bisect(self.gaps, (start, size))
+        if place < len(self.gaps) and self.gaps[place][0] == start + size:
+            size += self.gaps.pop(place)[1]
+        if place and sum(self.gaps[place - 1]) == start:
+            before = self.gaps.pop(place - 1)
+            start, size = before[0], before[1] + size
+        if start + size < self.top:
+            bisect.insort(self.gaps, (start, size))
+            return
+        self.top = start
+        if self.kept - self.top > self.TRIMMED:
+            self.kept = self.top
+
+
+class Tracker(TorchDispatchMode):
+    """Counts while it is on: `peak` bytes alive, `heap`, and `work`."""
+
+    def __init__(self) -> None:
+        """Nothing is alive and nothing was done."""
+        super().__init__()
+        self.alive = self.peak = 0
+        self.heap = Heap()
+        self.work: Work = Counter()
+        self._known: set[int] = set()
+        self._outside: list[torch.UntypedStorage] = []  # alive, so that their ids are not reused
+
+    def outside(self, tensors: Iterable[Tensor]) -> None:
+        """Leave tensors out of the count, as those of a model that stands there anyway."""
+        self._outside += [tensor.untyped_storage() for tensor in tensors]
+        self._known |= set(map(id, self._outside))
+
+    def take_work(self) -> Work:
+        """What was done since the last call."""
+        work, self.work = self.work, Counter()
+        return work
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count it. Questions to a tensor's values are answered by yes.
+
+        transformers asks whether a mask hides nothing and whether positions are in one piece.
+        """
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        inputs = [one for one in leaves if isinstance(one, Tensor)]
+        if func in ANSWERS and inputs[0].is_meta:
+            if inputs[0].dtype != torch.bool:
+                raise NotImplementedError(f"a value of a tensor is asked for ({func})")
+            return True
+        out = (QUICK.get(func, func) if inputs and inputs[0].is_meta else func)(*args, **kwargs)
+        made = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
+        for one in made:
+            self._hold(one)
+        if not func.is_view:
+            self.work[_step(func, args, kwargs, out, inputs, made)] += 1
+        return out
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self._known or not tensor.is_meta:
+            return
+        self._known.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        self.heap.take(key, size)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+        self.heap.free(key)
+
+
+def _step(
+    func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor], made: list[Tensor]
+) -> Step:
+    packet = func.overloadpacket
+    read = [] if packet is aten.embedding else inputs
+    moved = sum(one.numel() * one.element_size() for one in (*read, *made))
+    if packet is FLASH:
+        query, key, value = args[:3]
+        pairs = query.shape[2] * key.shape[2] / (1 + any(one is True for one in args[3:]))
+        width = query.shape[3] + value.shape[3]
+        return Step("attention", 2.0 * query.shape[0] * query.shape[1] * pairs * width, moved)
+    if packet in flop_registry:
+        return Step("matmul", float(flop_registry[packet](*args, **kwargs, out_val=out)), moved)
+    return Step("other", 0.0, moved)
+
+
+class _Fused(TorchFunctionMode):
+    """torch's attention, as the kernels of a device do it."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention and args[0].is_meta:
+            return self._attend(lambda: func(*args, **kwargs), *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attend(
+        self,
+        dense: Callable[[], Tensor],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """By the rules of ATen's sdp_utils: `dense` runs where no fused kernel takes the inputs."""
+        is_half = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256
+        if self.device == "cuda" and enable_gqa and (attn_mask is not None or not is_half):
+            return dense()
+        if query.shape[-1] != value.shape[-1] and (self.device == "cpu" or attn_mask is None):
+            return dense()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:  # kernels add their masks
+            hidden = attn_mask.logical_not()
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype)
+            attn_mask.masked_fill_(hidden, -torch.inf)
+            del hidden
+        out: Tensor = FLASH(
+            query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+        )[0]
+        return out
+
+
+@contextmanager
+def tracking(device: str) -> Iterator[Tracker]:
+    """Count what the body of a `with` does on `meta`, as it would run on `cpu` or `cuda`."""
+    with torch.no_grad(), Tracker() as tracker, _Fused(device):
+        yield tracker
