@@ -32,7 +32,7 @@ class Forecast:
 
     Attributes:
         tensors: bytes of the weights and of all that is alive with them at the peak.
-        resident: the same with what the C library of a CPU process keeps of freed blocks.
+        resident: the same with the gaps that freed blocks leave in a CPU process.
         work: operations of all samples; an answer counts as long as it may become.
     """
 
@@ -128,16 +128,16 @@ def _forecast(
         with _only(stack, layers), tracking(device) as tracker:
             tracker.outside((*model.parameters(), *model.buffers()))
             work = run(Rehearsal(tracker, engine))
-        counted.append((tracker.peak, work))
-    gaps = tracker.heap.peak - tracker.peak
-    (peak, work), *more = counted
-    for other_peak, other_work in more:
+        counted.append((tracker.peak, tracker.resident, work))
+    (peak, resident, work), *more = counted
+    for other_peak, other_resident, other_work in more:
         rest = len(stack) - FEW[0]
         peak += rest * (other_peak - peak)
+        resident += rest * (other_resident - resident)
         each = times(other_work, rest)
         each.subtract(times(work, rest))
         work += each
-    return Forecast(weights + peak, weights + peak + gaps, work)
+    return Forecast(weights + peak, weights + round(resident), work)
 
 
 def _equal_layers(model: Any, applied: Applied) -> nn.ModuleList:

@@ -5,7 +5,6 @@ operation with its shapes. Fused attention is put in the place of torch's choice
 the `meta` device itself would choose the form with a score matrix.
 """
 
-import bisect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,13 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["Heap", "Step", "Tracker", "Work", "tracking"]
+__all__ = ["Step", "Tracker", "Work", "tracking"]
 
 aten = torch.ops.aten
 FLASH = aten._scaled_dot_product_flash_attention_for_cpu  # has shapes alone on meta, as any other
 ANSWERS = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.item.default)
 QUICK = {aten.logaddexp.default: aten.add.Tensor}  # same shapes; its own meta form takes 9 ms
-MIB = 1 << 20
+MAPPED = 32 << 20  # blocks of glibc that leave a process when they are freed
+GAPS = 1.2  # resident bytes for each of smaller blocks: what is freed between others stays
 
 
 class Step(NamedTuple):
@@ -40,70 +40,14 @@ class Step(NamedTuple):
 Work = Counter[Step]  # how often each is run; fractions allowed
 
 
-class Heap:
-    """Resident bytes of the C library's heap: best fit, and what is freed stays unless on top.
-
-    Source: glibc malloc.c: blocks of MAPPED and more are mapped on their own once the border has
-    moved up to its highest, the top goes back when it is TRIMMED large.
-    """
-
-    MAPPED = 32 * MIB
-    TRIMMED = 64 * MIB
-    HEADER = 96  # of a block that is aligned to 64
-
-    def __init__(self) -> None:
-        """Empty."""
-        self.used: dict[int, tuple[int, int]] = {}
-        self.gaps: list[tuple[int, int]] = []  # (start, size) by start
-        self.top = self.kept = self.mapped = self.peak = 0
-
-    def take(self, key: int, size: int) -> None:
-        """Allocate a block."""
-        size += self.HEADER
-        if size >= self.MAPPED:
-            self.used[key] = (-1, size)
-            self.mapped += size
-        else:
-            fitting = [gap for gap in self.gaps if gap[1] >= size]
-            if fitting:
-                start, room = min(fitting, key=lambda gap: gap[1])
-                self.gaps.remove((start, room))
-                if room > size:
-                    bisect.insort(self.gaps, (start + size, room - size))
-            else:
-                start, self.top = self.top, self.top + size
-            self.used[key] = (start, size)
-            self.kept = max(self.kept, self.top)
-        self.peak = max(self.peak, self.kept + self.mapped)
-
-    def free(self, key: int) -> None:
-        """Free a block; gaps that touch become one."""
-        start, size = self.used.pop(key)
-        if start < 0:
-            self.mapped -= size
-            return
-        place = bisect.bisect(self.gaps, (start, size))
-        if place < len(self.gaps) and self.gaps[place][0] == start + size:
-            size += self.gaps.pop(place)[1]
-        if place and sum(self.gaps[place - 1]) == start:
-            before = self.gaps.pop(place - 1)
-            start, size = before[0], before[1] + size
-        if start + size < self.top:
-            bisect.insort(self.gaps, (start, size))
-            return
-        self.top = start
-        if self.kept - self.top > self.TRIMMED:
-            self.kept = self.top
-
-
 class Tracker(TorchDispatchMode):
-    """Counts while it is on: `peak` bytes alive, `heap`, and `work`."""
+    """Counts while it is on: `work`, `peak` bytes alive, and `resident` with gaps on a CPU."""
 
     def __init__(self) -> None:
         """Nothing is alive and nothing was done."""
         super().__init__()
         self.alive = self.peak = 0
-        self.heap = Heap()
+        self.resident = self._resident = 0.0
         self.work: Work = Counter()
         self._known: set[int] = set()
         self._outside: list[torch.UntypedStorage] = []  # alive, so that their ids are not reused
@@ -147,14 +91,19 @@ class Tracker(TorchDispatchMode):
             return
         self._known.add(key)
         self.alive += size
+        self._resident += _with_gaps(size)
         self.peak = max(self.peak, self.alive)
-        self.heap.take(key, size)
+        self.resident = max(self.resident, self._resident)
         weakref.finalize(storage, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.alive -= size
-        self.heap.free(key)
+        self._resident -= _with_gaps(size)
+
+
+def _with_gaps(size: int) -> float:
+    return size if size >= MAPPED else GAPS * size
 
 
 def _step(

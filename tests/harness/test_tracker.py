@@ -24,6 +24,15 @@ def test_peak_is_what_is_alive_at_once() -> None:
         assert tracker.peak == 8000
 
 
+def test_small_blocks_leave_gaps_and_large_ones_none() -> None:
+    with tracking("cpu") as tracker:
+        small = torch.empty(1 << 20, device=META)
+        assert tracker.resident == pytest.approx(1.2 * (4 << 20))
+        del small
+        torch.empty(16 << 20, device=META)
+        assert tracker.resident == 64 << 20
+
+
 def test_views_and_outside_tensors_hold_no_memory() -> None:
     weight = torch.empty(50, 20, device=META)
     with tracking("cpu") as tracker:
