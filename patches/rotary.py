@@ -1,6 +1,6 @@
 """The rotary embeddings of a model: their frequencies, and which of them each layer rotates by."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,8 @@ from patches.rotation import cos_sin, rotate, split
 __all__ = [
     "RotarySet",
     "Rotations",
+    "check_frequencies",
+    "first_of",
     "frequencies",
     "layer_ropes",
     "layer_rotations",
@@ -82,6 +84,20 @@ def rotary_sets(model: Any) -> list[RotarySet]:
         and hasattr(module, name.removesuffix("inv_freq") + "attention_scaling")
         and hasattr(module, "rope_type")
     ]
+
+
+def check_frequencies(model: Any, shipped: Iterable[RotarySet]) -> None:
+    """Make sure that new frequencies reach the logits: zero ones must move them.
+
+    Raises:
+        PatchError: they do not.
+    """
+    plain = few_logits(model)
+    with frequencies({rotary: still(rotary) for rotary in shipped}):
+        if torch.equal(few_logits(model), plain):
+            raise PatchError(
+                f"{name_of(model)}: frequencies do not reach the logits; model not supported"
+            )
 
 
 def still(rotary: RotarySet) -> Rope:
@@ -152,6 +168,8 @@ def layer_rotations(
     """
     trials = {one: replace(still(one), inv_freq=marks(i, one)) for i, one in enumerate(sets)}
     plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
+    if not sets:
+        return dict.fromkeys(plain, (None, Layout()))
     turned = captured(model, trials, attach)
     found: dict[int, Rotation] = {}
     for layer, before in plain.items():
@@ -186,11 +204,16 @@ def passes_factor(
 
 def layer_ropes(rotations: Rotations, ropes: Mapping[RotarySet, Rope]) -> dict[int, Rope]:
     """What each layer rotates by, given the frequencies of each set."""
-    usual = next(iter(ropes.values()))
+    usual = first_of(ropes)
     return {
         layer: replace(ropes[rotary], layout=layout) if rotary else unrotated(usual)
         for layer, (rotary, layout) in rotations.items()
     }
+
+
+def first_of(ropes: Mapping[RotarySet, Rope]) -> Rope:
+    """The frequencies of the first set, which most layers have; no pairs where there is none."""
+    return next(iter(ropes.values()), Rope(torch.zeros(0), 1.0, 1.0))
 
 
 def unrotated(rope: Rope) -> Rope:
