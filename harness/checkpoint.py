@@ -13,16 +13,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging
 
-from harness.errors import DoesNotFit, Unavailable
+from harness.errors import DoesNotFit, HarnessError, Unavailable
 from harness.memory import is_out_of_memory
 from harness.models import Files, digest_of, find, open_gguf
 from harness.tokenizer import DIGITS, TextTokenizer
 from patches.apply import trained_length
 
-__all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_checkpoint"]
+__all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_causal", "open_checkpoint"]
 
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
 BROKEN = (OSError, ValueError, RuntimeError, LookupError, SafetensorError, struct.error)
@@ -50,8 +54,23 @@ class Checkpoint:
 
     @property
     def original_max_position_embeddings(self) -> int:
-        """Length the model was trained at, in tokens."""
-        return trained_length(self.config)
+        """Length the model was trained at, in tokens.
+
+        The config of a RoBERTa counts rows of its table that hold no position; its tokenizer knows.
+        """
+        length = trained_length(self.config)
+        return min(length, self.tokenizer.longest) if self.is_masked else length
+
+    @property
+    def is_masked(self) -> bool:
+        """True if its weights fill in masked tokens instead of continuing a text."""
+        kind, names = self.config.model_type, getattr(self.config, "architectures", None) or []
+        return (
+            kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+            and MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) not in names[:1]
+            and bool(names)
+            and not self.config.is_encoder_decoder
+        )
 
     def dtype(self, wanted: str, device: torch.device) -> torch.dtype:
         """Resolve `auto`: float32 on CPU, else the checkpoint's, bfloat16 where it names none."""
@@ -83,9 +102,10 @@ class Checkpoint:
 
     def _complete(self, dtype: torch.dtype) -> Any:
         capped = getattr(self.config, "attn_logit_softcapping", None)  # some sdpa drop the cap
+        kind = AutoModelForMaskedLM if self.is_masked else AutoModelForCausalLM
         with quiet():
             try:
-                model, info = AutoModelForCausalLM.from_pretrained(
+                model, info = kind.from_pretrained(
                     self.directory,
                     attn_implementation="eager" if capped else None,
                     dtype=dtype,
@@ -115,7 +135,7 @@ def open_checkpoint(name: str) -> Checkpoint:
 
     Raises:
         HarnessError: not a model's name.
-        Unavailable: not there, damaged, not a causal language model, or in need of its own code.
+        Unavailable: not there, damaged, not a language model, or in need of its own code.
     """
     files = find(name)
     digest = digest_of(files)
@@ -141,6 +161,21 @@ def open_checkpoint(name: str) -> Checkpoint:
         config=config,
         tokenizer=TextTokenizer(tokenizer),
     )
+
+
+def open_causal(name: str) -> Checkpoint:
+    """`open_checkpoint` of a model that continues a text.
+
+    Raises:
+        HarnessError: it fills in masked tokens.
+    """
+    checkpoint = open_checkpoint(name)
+    if checkpoint.is_masked:
+        raise HarnessError(
+            f"--model {name}: {checkpoint.config.architectures[0]} fills in masked tokens and "
+            "continues no text; give a causal language model"
+        )
+    return checkpoint
 
 
 def cache_directory() -> Path:

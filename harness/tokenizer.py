@@ -16,15 +16,26 @@ MESSAGE = "(what the user says)"
 
 
 class TextTokenizer:
-    """A HuggingFace tokenizer as tasks see it: plain token ids and a BOS only where it is used."""
+    """A HuggingFace tokenizer as tasks see it: plain token ids, and what it puts around a text.
+
+    Attributes:
+        bos_id: BOS, or the token of that place in a BERT.
+        end_id: the separator or end of sequence.
+        mask_id: the mask, if there is one.
+        longest: most tokens that it says the model takes.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Wrap a tokenizer; BOS counts only if the tokenizer puts it in front by default."""
+        """Wrap a tokenizer; BOS and end count only if the tokenizer puts them there by default."""
         self._tokenizer = tokenizer
         self._ids: dict[str, list[int]] = {}
         default = tokenizer("x").input_ids
-        bos = tokenizer.bos_token_id
-        self.bos_id: int | None = bos if bos is not None and default[:1] == [bos] else None
+        first = (tokenizer.bos_token_id, tokenizer.cls_token_id)
+        last = (tokenizer.sep_token_id, tokenizer.eos_token_id)
+        self.bos_id: int | None = default[0] if default and default[0] in first else None
+        self.end_id: int | None = default[-1] if len(default) > 1 and default[-1] in last else None
+        self.mask_id: int | None = tokenizer.mask_token_id
+        self.longest = int(tokenizer.model_max_length)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tasks.base import Task, TaskError
 from tasks.spec import build, did_you_mean, parameters, parse_call
 
-__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "parse"]
+__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "kind", "parse"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ TASKS: dict[str, Entry] = {
     "longbench": Entry("longbench", "LongBench's 21 data sets, English, Chinese and code"),
     "longbench-e": Entry("longbench.extended", "13 of them, by the length of the row"),
     "longbench-v2": Entry("longbench.v2", "LongBench v2: multiple choice about long texts"),
+    "masked": Entry("masked", "accuracy and loss on masked tokens, for models that fill them in"),
     "needle": Entry("needle", "numbers hidden in real text: single, multi-key, -value, -query"),
     "passkey": Entry("passkey", "a number hidden in sentences that say nothing"),
     "ppl": Entry("ppl", "loss on real text: same last tokens, sliding window or by position"),
@@ -37,7 +38,12 @@ TASKS: dict[str, Entry] = {
 }
 
 
-def _find(name: str) -> type[Task]:
+def kind(name: str) -> type[Task]:
+    """Return the class of a task.
+
+    Raises:
+        TaskError: an unknown task.
+    """
     if name not in TASKS:
         raise TaskError(
             f"unknown task '{name}'; expected one of {', '.join(TASKS)}"
@@ -54,7 +60,7 @@ def parse(spec: str) -> Task:
         TaskError: text of another form, an unknown task or parameter, a value out of range.
     """
     name, values = parse_call(spec)
-    return build(_find(name), values)
+    return build(kind(name), values)
 
 
 def describe(name: str) -> str:
@@ -63,6 +69,6 @@ def describe(name: str) -> str:
     Raises:
         TaskError: an unknown task.
     """
-    task = _find(name)
+    task = kind(name)
     lines = [f"{name}: {TASKS[name].summary}", "", inspect.getdoc(task) or "", "", "Parameters:"]
     return "\n".join(lines + [f"  {line}" for line in parameters(task)])
