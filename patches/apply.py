@@ -40,7 +40,6 @@ from patches.hook import (
 )
 from patches.positions import lengthened, tables_for
 from patches.rotary import (
-    RotarySet,
     Rotations,
     check_frequencies,
     first_of,
@@ -48,9 +47,9 @@ from patches.rotary import (
     layer_ropes,
     layer_rotations,
     passes_factor,
-    rotary_sets,
     still,
 )
+from patches.sets import RotarySet, rotary_sets
 from patches.windows import hiding, lifted_note, unwindowed
 
 __all__ = ["Applied", "apply", "check_identity", "trained_length", "watched"]
@@ -108,7 +107,8 @@ def apply(
     if not tables:
         some_rotary_sets(model)
     check_layers(patch, extent, layers)
-    shipped = {rotary: shipped_rope(rotary, extent) for rotary in rotary_sets(model)}
+    sets = rotary_sets(model, extent.context_length)
+    shipped = {rotary: shipped_rope(rotary, extent) for rotary in sets}
     kept = windows if patch.native_window else {}
     usual = first_of(shipped)
     remarks = notes(patch, usual, patch.resolve(usual, extent).rope) + lifted_note(windows, patch)
@@ -245,7 +245,7 @@ def shipped_rope(rotary: RotarySet, extent: Extent) -> Rope:
             seq_len=extent.context_length,
             **({"layer_type": rotary.kind} if rotary.kind else {}),
         )
-    return Rope(inv_freq.clone(), float(attention_factor), float(rotary.parameters["rope_theta"]))
+    return Rope(inv_freq.clone(), float(attention_factor), rotary.theta)
 
 
 @contextmanager

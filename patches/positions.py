@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from patches.base import Extent, Patch, PatchError, TableRule
 from patches.checks import IDENTITY_TOKENS, few_logits, name_of
-from patches.rotary import rotary_sets, settings
+from patches.rotary import changed
+from patches.sets import rotary_sets
 
 __all__ = ["PositionTable", "lengthened", "position_tables", "tables_for"]
 
@@ -91,7 +92,15 @@ def tables_for(
     Raises:
         PatchError: the model has no learned table to lengthen, or fewer positions than it needs.
     """
-    if patch.position_table is None and rotary_sets(model):
+    need = keep or extent.context_length
+    if patch.position_table is None and (sets := rotary_sets(model)):
+        longest = sets[0].longest or need
+        if need > longest and not (patch.rope or patch.maps_attention):
+            raise PatchError(
+                f"{name_of(model)}: its sines and cosines end at {longest} positions, fewer than "
+                f"the {need} tokens of the context; give a patch of frequencies or truncate, or "
+                "lower --len"
+            )
         return ()
     tables, trained = position_tables(model), extent.original_max_position_embeddings
     if patch.position_table and not any(table.is_learned for table in tables):
@@ -107,10 +116,11 @@ def tables_for(
                 f"{has}, fewer than the trained length {trained}; give --trained-length "
                 f"{table.positions}"
             )
-        if not patch.position_table and (keep or extent.context_length) > table.positions:
+        if not patch.position_table and need > table.positions:
+            more = "hierarchical, which makes more, or " if table.is_learned else ""
             raise PatchError(
-                f"{has}, fewer than the {extent.context_length} tokens of the context; give "
-                "hierarchical, which makes more, or truncate, or lower --len"
+                f"{has}, fewer than the {need} tokens of the context; give {more}truncate, or "
+                "lower --len"
             )
     return tables
 
@@ -145,15 +155,6 @@ def lengthened(
             stack.enter_context(changed(table.module, values))
         if length > had:
             check_reads(model, had)
-        yield
-
-
-@contextmanager
-def changed(module: nn.Module, values: dict[str, Any]) -> Iterator[None]:
-    """Give a module other attributes for the body of a `with`."""
-    with settings(module, {name: getattr(module, name) for name in values}):
-        for name, value in values.items():
-            setattr(module, name, value)
         yield
 
 
