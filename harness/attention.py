@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import patches
-from harness.checkpoint import Checkpoint, open_checkpoint
+from harness.checkpoint import Checkpoint, open_causal
 from harness.engine import Engine
 from harness.errors import HarnessError, Unavailable
 from harness.generate import Prompt, generate
@@ -110,7 +110,7 @@ def read_shares(reading: Reading) -> list[list[LayerRow]]:
             )
     device = resolve_device(reading.device)
     corpus = _corpus(reading.data)
-    checkpoint = open_checkpoint(reading.model)
+    checkpoint = open_causal(reading.model)
     document = _Document(reading, device, checkpoint, corpus)
     tokens = document.tokens()
     print(f"device: {device}", file=sys.stderr)

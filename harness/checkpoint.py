@@ -5,113 +5,31 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging
 
 from harness.errors import DoesNotFit, HarnessError, Unavailable
 from harness.memory import is_out_of_memory
 from harness.models import Files, digest_of, find, open_gguf
+from harness.tokenizer import DIGITS, TextTokenizer
 from patches.apply import trained_length
 
-__all__ = ["ATTENTION", "Checkpoint", "TextTokenizer", "cache_directory", "open_checkpoint"]
+__all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_causal", "open_checkpoint"]
 
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
 BROKEN = (OSError, ValueError, RuntimeError, LookupError, SafetensorError, struct.error)
-DIGITS = 12
-MESSAGE = "(what the user says)"
-
-
-class TextTokenizer:
-    """A HuggingFace tokenizer as tasks see it: plain token ids and a BOS only where it is used."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        """Wrap a tokenizer; BOS counts only if the tokenizer puts it in front by default."""
-        self._tokenizer = tokenizer
-        self._ids: dict[str, list[int]] = {}
-        default = tokenizer("x").input_ids
-        bos = tokenizer.bos_token_id
-        self.bos_id: int | None = bos if bos is not None and default[:1] == [bos] else None
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
-        if text not in self._ids:  # a grid asks for the same documents at every length
-            self._ids[text] = self._tokenizer(
-                text, add_special_tokens=False, verbose=False
-            ).input_ids
-        return self._ids[text]
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of many texts, without special tokens."""
-        ids: list[list[int]] = self._tokenizer(
-            list(texts), add_special_tokens=False, verbose=False
-        ).input_ids
-        return ids
-
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Characters [start, end) of each token of the text.
-
-        Raises:
-            HarnessError: the tokenizer does not say, or says it wrongly.
-        """
-        if not getattr(self._tokenizer, "is_fast", False):
-            raise HarnessError("this model's tokenizer gives no character offsets; use another")
-        spans = self._tokenizer(
-            text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
-        ).offset_mapping
-        empty = sum(start >= end for start, end in spans)
-        if empty > len(spans) // 100:
-            raise HarnessError(
-                f"this model's tokenizer gives empty character offsets for {empty} of {len(spans)} "
-                "tokens; update the package tokenizers"
-            )
-        return [(int(start), int(end)) for start, end in spans]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens included, as they are."""
-        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
-
-    @cached_property
-    def chat(self) -> tuple[str, str] | None:
-        """Texts before and behind a user's message, by the model's chat template; None without.
-
-        A BOS at its beginning is left out: whoever makes a prompt puts one there.
-
-        Raises:
-            HarnessError: the template cannot take one message of a user as it is.
-        """
-        if not getattr(self._tokenizer, "chat_template", None):
-            return None
-        messages = [{"role": "user", "content": MESSAGE}]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except (ValueError, TypeError, TemplateError) as error:
-            raise HarnessError(f"this model's chat template fails: {error}") from None
-        before, found, behind = str(text).partition(MESSAGE)
-        if not found:
-            raise HarnessError(
-                "this model's chat template changes the user's message; not supported"
-            )
-        bos = self._tokenizer.bos_token
-        return before.removeprefix(bos) if bos and self.bos_id is not None else before, behind
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of vocabulary and rules, 12 hex digits."""
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        rules = backend.to_str() if backend else repr(sorted(self._tokenizer.get_vocab().items()))
-        return hashlib.sha256(f"{self.bos_id} {rules}".encode()).hexdigest()[:DIGITS]
 
 
 @dataclass(frozen=True)
@@ -136,8 +54,23 @@ class Checkpoint:
 
     @property
     def original_max_position_embeddings(self) -> int:
-        """Length the model was trained at, in tokens."""
-        return trained_length(self.config)
+        """Length the model was trained at, in tokens.
+
+        The config of a RoBERTa counts rows of its table that hold no position; its tokenizer knows.
+        """
+        length = trained_length(self.config)
+        return min(length, self.tokenizer.longest) if self.is_masked else length
+
+    @property
+    def is_masked(self) -> bool:
+        """True if its weights fill in masked tokens instead of continuing a text."""
+        kind, names = self.config.model_type, getattr(self.config, "architectures", None) or []
+        return (
+            kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+            and MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) not in names[:1]
+            and bool(names)
+            and not self.config.is_encoder_decoder
+        )
 
     def dtype(self, wanted: str, device: torch.device) -> torch.dtype:
         """Resolve `auto`: float32 on CPU, else the checkpoint's, bfloat16 where it names none."""
@@ -169,9 +102,10 @@ class Checkpoint:
 
     def _complete(self, dtype: torch.dtype) -> Any:
         capped = getattr(self.config, "attn_logit_softcapping", None)  # some sdpa drop the cap
+        kind = AutoModelForMaskedLM if self.is_masked else AutoModelForCausalLM
         with quiet():
             try:
-                model, info = AutoModelForCausalLM.from_pretrained(
+                model, info = kind.from_pretrained(
                     self.directory,
                     attn_implementation="eager" if capped else None,
                     dtype=dtype,
@@ -201,7 +135,7 @@ def open_checkpoint(name: str) -> Checkpoint:
 
     Raises:
         HarnessError: not a model's name.
-        Unavailable: not there, damaged, not a causal language model, or in need of its own code.
+        Unavailable: not there, damaged, not a language model, or in need of its own code.
     """
     files = find(name)
     digest = digest_of(files)
@@ -227,6 +161,21 @@ def open_checkpoint(name: str) -> Checkpoint:
         config=config,
         tokenizer=TextTokenizer(tokenizer),
     )
+
+
+def open_causal(name: str) -> Checkpoint:
+    """`open_checkpoint` of a model that continues a text.
+
+    Raises:
+        HarnessError: it fills in masked tokens.
+    """
+    checkpoint = open_checkpoint(name)
+    if checkpoint.is_masked:
+        raise HarnessError(
+            f"--model {name}: {checkpoint.config.architectures[0]} fills in masked tokens and "
+            "continues no text; give a causal language model"
+        )
+    return checkpoint
 
 
 def cache_directory() -> Path:

@@ -1,4 +1,4 @@
-"""Reads tokens with a model: nll of given tokens."""
+"""Reads tokens with a model: nll of given tokens, or of hidden ones."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from harness.cache import make_cache
 from harness.errors import HarnessError, NonFinite
+from tasks.base import Pass
 
 __all__ = ["Engine", "losses", "pieces"]
 
@@ -22,20 +23,26 @@ class Engine:
     """One model on one device, read in one forward or in chunks through the KV cache."""
 
     def __init__(
-        self, model: Any, chunk: int | None, device: torch.device, bos_id: int | None = None
+        self,
+        model: Any,
+        chunk: int | None,
+        device: torch.device,
+        bos_id: int | None = None,
+        mask_id: int | None = None,
     ) -> None:
-        """Bind a causal language model.
+        """Bind a language model.
 
         Args:
-            model: a HuggingFace causal language model in eval mode.
+            model: a HuggingFace model in eval mode: causal, or one that fills in masks.
             chunk: tokens a prefill forward; None reads as much as it can in one.
             device: where the inputs go.
             bos_id: a first token that stays in front of an input cut to its newest tokens.
+            mask_id: stands where a token is hidden; None for a causal model.
 
         Raises:
             HarnessError: the model cannot compute the logits of selected positions only.
         """
-        if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        if mask_id is None and "logits_to_keep" not in inspect.signature(model.forward).parameters:
             raise HarnessError(
                 f"{type(model).__name__}: its forward takes no logits_to_keep, so logits of a long "
                 "input would not fit; use a causal language model of transformers that does"
@@ -44,9 +51,50 @@ class Engine:
         self.chunk = chunk
         self.device = device
         self.bos_id = bos_id
+        self.mask_id = mask_id
         self.tokens_read = 0  # that went through the model so far
-        ends = getattr(model, "generation_config", model.config).eos_token_id
+        ends = (getattr(model, "generation_config", None) or model.config).eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
+
+    def read(self, one: Pass, keep: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Score a pass: its hidden tokens, or those from `score_from` on; see `score`."""
+        if one.hidden:
+            return self.fill_in(one.tokens, one.hidden, keep)
+        return self.score(one.tokens, one.score_from, keep)
+
+    @torch.inference_mode()
+    def fill_in(
+        self, tokens: Sequence[int], hidden: Sequence[int], keep: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the nll of hidden tokens, each given all tokens that are not hidden.
+
+        Args:
+            tokens: the input with the tokens that are to be hidden.
+            hidden: their places, rising.
+            keep: if given, the newest tokens that the model is given, BOS included.
+
+        Returns:
+            nll in nats [len(hidden)], and whether the token is the likeliest one.
+
+        Raises:
+            NonFinite: an nll is not a finite number.
+            HarnessError: a hidden token is not among the newest `keep`.
+        """
+        wanted = [tokens[place] for place in hidden]
+        given: list[int | None] = list(tokens)
+        for place in hidden:
+            given[place] = self.mask_id
+        first = 0 if keep is None else max(0, len(tokens) - keep)
+        head = self.head(tokens) if first else []
+        if hidden[0] < first + len(head):
+            raise HarnessError(f"hidden token {hidden[0]} is not among the newest {keep}")
+        ids = torch.tensor([[*head, *given[first + len(head) :]]], device=self.device)
+        logits = self.model(input_ids=ids).logits[0, [place - first for place in hidden]]
+        self.tokens_read += ids.shape[1]
+        piece_nll, piece_hits = losses(logits, wanted)
+        nll, hits = piece_nll.double().cpu().numpy(), piece_hits.cpu().numpy()
+        _check_finite(nll, hidden)
+        return nll, hits
 
     @torch.inference_mode()
     def score(
@@ -106,12 +154,7 @@ class Engine:
                 nll.append(piece_nll.double().cpu().numpy())
                 hits.append(piece_hits.cpu().numpy())
         all_nll = np.concatenate(nll)
-        bad = np.flatnonzero(~np.isfinite(all_nll))
-        if bad.size:
-            raise NonFinite(
-                f"nll is {all_nll[bad[0]]} at position {offset + score_from + int(bad[0])}, "
-                f"the first of {bad.size} bad ones; try --dtype fp32"
-            )
+        _check_finite(all_nll, range(offset + score_from, offset + len(tokens)))
         return all_nll, np.concatenate(hits)
 
     def forward(
@@ -147,6 +190,15 @@ def pieces(length: int, first_row: int, chunk: int | None) -> Iterator[tuple[int
             end = min(end, start + chunk)
         yield start, end
         start = end
+
+
+def _check_finite(nll: np.ndarray, places: Sequence[int]) -> None:
+    bad = np.flatnonzero(~np.isfinite(nll))
+    if bad.size:
+        raise NonFinite(
+            f"nll is {nll[bad[0]]} at position {places[int(bad[0])]}, "
+            f"the first of {bad.size} bad ones; try --dtype fp32"
+        )
 
 
 def losses(logits: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from harness.checkpoint import open_checkpoint, quiet
+from harness.checkpoint import open_causal, quiet
 from harness.engines import ENGINES, Engine, Setting
 from harness.errors import HarnessError
 from harness.lengths import render_length
@@ -80,7 +80,7 @@ class Expression:
     def export(self) -> tuple[str, str]:
         """The setting, and what was checked."""
         engine = ENGINES[self.engine]
-        checkpoint = open_checkpoint(self.name)
+        checkpoint = open_causal(self.name)
         with quiet():
             found = self._search(checkpoint.config, engine)
         checked = (

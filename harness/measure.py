@@ -64,7 +64,9 @@ class InProcess:
             self._engine = None
             free(device)
             model = checkpoint.load(getattr(torch, row.dtype), device)
-            self._engine = Engine(model, row.chunk, device, checkpoint.tokenizer.bos_id)
+            tokenizer = checkpoint.tokenizer
+            mask_id = tokenizer.mask_id if checkpoint.is_masked else None
+            self._engine = Engine(model, row.chunk, device, tokenizer.bos_id, mask_id)
             self._loaded = wanted
         return self._engine
 
@@ -154,7 +156,7 @@ class _Measurement:
     def _scores(self, sample: Sample, keep: int | None, answer: tuple[list[int], str]) -> Scores:
         nll, hits = [], []
         for one in sample.passes:
-            pass_nll, pass_hits = self.engine.score(one.tokens, one.score_from, keep)
+            pass_nll, pass_hits = self.engine.read(one, keep)
             nll.append(pass_nll)
             hits.append(pass_hits)
             self.progress.step()

@@ -110,7 +110,7 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
 
     Raises:
         PatchError: a patch that cannot be read.
-        HarnessError: data for tasks that read none, or a patch that cannot act on a task.
+        HarnessError: data for tasks that read none, or a patch or model that cannot do a task.
         TaskError: a task that cannot be read, or data too short for a length.
         Unavailable: a model or the data is not there.
     """
@@ -129,6 +129,7 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
         checkpoint = open_checkpoint(name)
         trained_length = request.trained_length or checkpoint.original_max_position_embeddings
         for task in chosen_tasks:
+            _check_kind(checkpoint, task, request.chunk)
             corpus = corpora[_reading(task)]
             for length in request.lengths or (trained_length,):
                 samples = tuple(
@@ -141,6 +142,23 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
                 made = _Maker(request, device, checkpoint, corpus, trained_length)
                 cells += [made.cell(task, length, samples, patch) for patch in chosen_patches]
     return list({cell.template.cell: cell for cell in cells}.values())
+
+
+def _check_kind(checkpoint: Checkpoint, task: Task, chunk: int | None) -> None:
+    """Refuse a task of another kind of model."""
+    if checkpoint.is_masked != task.masks:
+        does = "fills in masked tokens" if checkpoint.is_masked else "continues a text"
+        fit = [name for name in tasks.TASKS if tasks.kind(name).masks == checkpoint.is_masked]
+        raise HarnessError(
+            f"--model {checkpoint.name} --task {task.spec}: the model {does} and the task asks for "
+            f"the other; give {', '.join(fit)} or another model"
+        )
+    if checkpoint.is_masked and checkpoint.tokenizer.mask_id is None:
+        raise HarnessError(f"--model {checkpoint.name}: its tokenizer has no mask token")
+    if checkpoint.is_masked and chunk is not None:
+        raise HarnessError(
+            f"--chunk {chunk}: --model {checkpoint.name} reads its input at once; leave it out"
+        )
 
 
 def _reading(task: Task) -> str:

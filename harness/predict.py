@@ -58,8 +58,10 @@ class Predictor:
             PatchError: the patch does not go on the model, as far as shapes tell.
             HarnessError: the model cannot be read with, or a prompt not be cut.
             RuntimeError: the model's code asks for values.
-            NotImplementedError: likewise.
+            NotImplementedError: likewise, or the model fills in masks.
         """
+        if cell.checkpoint.is_masked:
+            raise NotImplementedError("models that fill in masks have no forecast")
         row = cell.template
         setting = (row.weights, row.dtype, row.chunk, row.batch, row.context_length)
         asked = (*setting, row.trained_length, row.device == "cpu", row.patch, id(cell.samples))

@@ -75,6 +75,9 @@ PATCHES: dict[str, Entry] = {
     "attention-buckets": Entry(
         "attention_buckets", "decoding", "a reading a RoPE base, the surer counts more"
     ),
+    "hierarchical": Entry(
+        "hierarchical", "position table", "learned positions, each pair of two makes a new one"
+    ),
 }
 
 

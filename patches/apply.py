@@ -22,11 +22,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from patches.base import Extent, Patch, PatchError, Plan, QueryScale, Region, Rope
 from patches.checks import (
     IDENTITY_TOKENS,
+    check_causal,
     check_layers,
     compare,
-    few_logits,
-    has_values,
-    name_of,
     notes,
     without_rotary,
 )
@@ -40,16 +38,18 @@ from patches.hook import (
     scaled,
     swapped,
 )
+from patches.positions import lengthened, tables_for
 from patches.rotary import (
-    RotarySet,
     Rotations,
+    check_frequencies,
+    first_of,
     frequencies,
     layer_ropes,
     layer_rotations,
     passes_factor,
-    rotary_sets,
     still,
 )
+from patches.sets import RotarySet, rotary_sets
 from patches.windows import hiding, lifted_note, unwindowed
 
 __all__ = ["Applied", "apply", "check_identity", "trained_length", "watched"]
@@ -84,29 +84,39 @@ def apply(
     """Put a patch on for the body of a `with`; the model is as before afterwards.
 
     Args:
-        model: causal LM with rotary embeddings.
+        model: causal LM, or one that fills in masked tokens.
         patch: what `patches.parse` returned.
         context_length: whole token budget that length-dependent values are derived from.
         trained: tokens the model was trained at; by default what its config says.
 
     Raises:
-        PatchError: the model is not supported or already patched, or a layer range misses its
-            layers.
+        PatchError: the model is not supported or already patched, has too few positions, or a
+            layer range misses its layers.
     """
     extent = Extent(context_length, trained or trained_length(model.config), head_dim(model))
     native = str(model.config._attn_implementation)
     keep = patch.keep(extent) if patch.keep else None
     config = model.config.get_text_config()
     layers, windows = int(config.num_hidden_layers), hiding(config, extent)
+    if patch.needs_rotary:
+        some_rotary_sets(model)
+    tables = tables_for(model, patch, extent, keep)
     if patch.leaves_model or keep is not None:
         yield Applied(native, keep, plans=native_plans(layers, windows))
         return
+    if not tables:
+        some_rotary_sets(model)
     check_layers(patch, extent, layers)
-    shipped = shipped_ropes(model, extent)
+    sets = rotary_sets(model, extent.context_length)
+    shipped = {rotary: shipped_rope(rotary, extent) for rotary in sets}
     kept = windows if patch.native_window else {}
-    usual = next(iter(shipped.values()))
+    usual = first_of(shipped)
     remarks = notes(patch, usual, patch.resolve(usual, extent).rope) + lifted_note(windows, patch)
-    with unwindowed(config), attached(model, patch, extent, shipped, kept) as applied:
+    with (
+        unwindowed(config),
+        lengthened(model, tables, patch.position_table, extent),
+        attached(model, patch, extent, shipped, kept) as applied,
+    ):
         yield replace(applied, notes=remarks)
 
 
@@ -120,9 +130,11 @@ def attached(
 ) -> Iterator[Applied]:
     """Put new frequencies on, or the hook where a patch needs it."""
     native, patched = str(model.config._attn_implementation), resolved(patch, extent, shipped)
-    scale = patch.resolve(next(iter(shipped.values())), extent).query_scale
+    scale = patch.resolve(first_of(shipped), extent).query_scale
     ropes = patch.decoding.ropes if patch.decoding else ()
     others = [replace(patch, rope=rope) for rope in ropes]
+    if patch.maps_attention or scale is not None:
+        check_causal(model)
     unscalable = scale is not None and native not in ALL_ATTENTION_FUNCTIONS
     if patch.maps_attention or kept or unscalable or loses_factor(model, shipped, patched):
         rotations = measured(model)
@@ -133,7 +145,8 @@ def attached(
         with hooked(model, shipped, banded(plans)):
             yield Applied("blockwise", plans=plans, readings=tuple(swaps))
         return
-    check_frequencies(model, shipped)
+    if shipped:
+        check_frequencies(model, shipped)
     each = [partial(frequencies, resolved(one, extent, shipped)) for one in others]
     plans = native_plans(int(model.config.get_text_config().num_hidden_layers), {}, scale)
     with scaled_attention(model, scale, native), frequencies({} if each else patched):
@@ -172,19 +185,20 @@ def check_identity(model: PreTrainedModel) -> float:
         PatchError: the largest logit difference on a few tokens is above 1e-4 (3 % of the largest
             logit in half precision), or the model lacks what the hook needs.
     """
+    some_rotary_sets(model)
     with unwindowed(model.config.get_text_config()):
         return identity(model, measured(model))
 
 
 def measured(model: PreTrainedModel) -> Rotations:
     """What each layer of attention rotates by, and which channels."""
-    return layer_rotations(model, some_rotary_sets(model), partial(attention_function, model))
+    return layer_rotations(model, rotary_sets(model), partial(attention_function, model))
 
 
 def identity(model: PreTrainedModel, rotations: Rotations) -> float:
     """Difference of the hook with the shipped frequencies from the untouched model."""
     extent = Extent(IDENTITY_TOKENS, IDENTITY_TOKENS, head_dim(model))
-    shipped = shipped_ropes(model, extent)
+    shipped = {rotary: shipped_rope(rotary, extent) for rotary in rotary_sets(model)}
     plans = {layer: Plan(rope) for layer, rope in layer_ropes(rotations, shipped).items()}
     return compare(model, banded(plans), lambda counted: hooked(model, shipped, counted))
 
@@ -201,22 +215,6 @@ def check_scale(model: PreTrainedModel, native: str) -> float:
     """Measure that scaling queries by 1 equals the untouched model, as `check_identity`."""
     function = scaled(torch.ones_like, ALL_ATTENTION_FUNCTIONS[native], Columns())
     return compare(model, function, lambda counted: attention_function(model, counted, native))
-
-
-def check_frequencies(model: PreTrainedModel, shipped: Ropes) -> None:
-    """Make sure that new frequencies reach the logits: zero ones must move them.
-
-    Raises:
-        PatchError: they do not.
-    """
-    if not has_values(model):
-        return
-    plain = few_logits(model)
-    with frequencies({rotary: still(rotary) for rotary in shipped}):
-        if torch.equal(few_logits(model), plain):
-            raise PatchError(
-                f"{name_of(model)}: frequencies do not reach the logits; model not supported"
-            )
 
 
 def some_rotary_sets(model: PreTrainedModel) -> list[RotarySet]:
@@ -247,7 +245,7 @@ def shipped_rope(rotary: RotarySet, extent: Extent) -> Rope:
             seq_len=extent.context_length,
             **({"layer_type": rotary.kind} if rotary.kind else {}),
         )
-    return Rope(inv_freq.clone(), float(attention_factor), float(rotary.parameters["rope_theta"]))
+    return Rope(inv_freq.clone(), float(attention_factor), rotary.theta)
 
 
 @contextmanager

@@ -158,6 +158,7 @@ SINGLE = {  # seams that hold one method
     "rope": "set the RoPE frequencies",
     "bands": "map positions",
     "decoding": "choose the next token",
+    "position_table": "lengthen the position table",
 }
 RopeRule = Callable[[Rope, Extent], Rope]
 RopeParameters = dict[str, str | int | float | bool | list[float]]
@@ -165,6 +166,7 @@ ParametersRule = Callable[[Rope, Extent], RopeParameters]
 BandsRule = Callable[[Extent], tuple[Band, ...]]
 ScaleRule = Callable[[Tensor, Extent], Tensor]
 VisibleRule = Callable[[Extent], Window]
+TableRule = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ class Patch:
         native_window: True if layers with a window of their own stay as they are.
         keep: number of newest input tokens the model is given at all.
         decoding: how several readings of a prompt choose each token.
+        position_table: from learned positions [trained length, width], those of a longer context
+            [length, width].
     """
 
     parts: tuple[tuple[str, str], ...] = ()
@@ -195,6 +199,7 @@ class Patch:
     native_window: bool = False
     keep: Callable[[Extent], int] | None = None
     decoding: Decoding | None = None
+    position_table: TableRule | None = None
 
     def __str__(self) -> str:
         """Canonical spec, `none` for the baseline."""
@@ -228,7 +233,12 @@ class Patch:
             native_window=self.native_window or other.native_window,
             keep=self.keep or other.keep,
             decoding=self.decoding or other.decoding,
+            position_table=self.position_table or other.position_table,
         )
+        if patch.position_table and patch.needs_rotary:
+            raise PatchError(
+                f"{both}: no model has both learned positions and RoPE; keep one of them"
+            )
         for seam, why in patch.decoding.excludes if patch.decoding else ():
             if getattr(patch, seam):
                 raise PatchError(f"{both}: {why}")
@@ -239,6 +249,12 @@ class Patch:
         """True if every forward is the model's own."""
         is_alone = self == Patch(self.parts, decoding=self.decoding)
         return is_alone and (self.decoding is None or self.decoding.leaves_model)
+
+    @property
+    def needs_rotary(self) -> bool:
+        """True if it says how queries and keys rotate."""
+        ropes = self.decoding.ropes if self.decoding else ()
+        return self.rope is not None or self.bands is not None or bool(ropes)
 
     @property
     def maps_attention(self) -> bool:

@@ -13,6 +13,7 @@ from patches.hook import AttentionFunction
 __all__ = [
     "IDENTITY_TOKENS",
     "attention_layers",
+    "check_causal",
     "check_layers",
     "compare",
     "few_logits",
@@ -55,8 +56,7 @@ def compare(
             f"{name_of(model)}: {len(missing)} of its layers do not call the attention interface, "
             f"the first is layer {min(missing)}; model not supported"
         )
-    half = model.dtype in (torch.float16, torch.bfloat16)
-    limit = 0.03 * max(float(plain.abs().max()), 1.0) if half else IDENTITY_TOLERANCE
+    limit = tolerance(model, plain)
     if not difference <= limit:
         raise PatchError(
             f"{name_of(model)}: patched attention differs from the original by {difference:.1e} "
@@ -78,10 +78,15 @@ def attention_layers(model: Any) -> set[int]:
     return found or set(range(model.config.get_text_config().num_hidden_layers))
 
 
-def few_logits(model: Any) -> Tensor:
-    """Logits of a few fixed tokens in fp32 [1, tokens, vocabulary]."""
-    size = int(model.config.get_text_config().vocab_size)
-    ids = torch.arange(1, IDENTITY_TOKENS + 1, device=model.device)[None] * 7919 % size
+def few_logits(model: Any, length: int = IDENTITY_TOKENS, newest: int = 0) -> Tensor:
+    """Logits of a few fixed tokens in fp32 [1, length, vocabulary]; `newest` changes the last."""
+    config = model.config.get_text_config()
+    ids = torch.arange(1, length + 1, device=model.device)[None] * 7919
+    ids[:, -1] += newest
+    ids %= int(config.vocab_size)
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None:  # some count no position where it stands
+        ids[ids == padding] = (padding + 1) % int(config.vocab_size)
     with torch.inference_mode():
         logits: Tensor = model(ids, use_cache=False).logits
     return logits.float()
@@ -90,6 +95,29 @@ def few_logits(model: Any) -> Tensor:
 def has_values(model: Any) -> bool:
     """False on the device meta, where nothing can be measured and only shapes are wanted."""
     return bool(model.device.type != "meta")
+
+
+def check_causal(model: Any) -> None:
+    """Refuse a model whose tokens see later ones: changing the last must leave the others.
+
+    Raises:
+        PatchError: they do.
+    """
+    if not has_values(model):
+        return
+    plain = few_logits(model)
+    apart = (few_logits(model, newest=1) - plain)[:, :-1].abs().max()
+    if apart > tolerance(model, plain):
+        raise PatchError(
+            f"{name_of(model)}: its tokens see later ones too; it takes patches of frequencies or "
+            "of the position table alone"
+        )
+
+
+def tolerance(model: Any, plain: Tensor) -> float:
+    """Largest difference from these logits that rounding may make."""
+    half = model.dtype in (torch.float16, torch.bfloat16)
+    return 0.03 * max(float(plain.abs().max()), 1.0) if half else IDENTITY_TOLERANCE
 
 
 def name_of(model: Any) -> str:
@@ -105,17 +133,19 @@ def without_rotary(model: Any) -> PatchError:
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and ("pos" in name or name.endswith("wpe"))
     ]
+    end = "model not supported, run it with none or truncate"
     if any("alibi" in name for name in names) or getattr(model.config, "alibi", False):
         why = "ALiBi biases"
     elif positions:
         why = f"learned absolute positions ({positions[0]})"
+        end = "choose hierarchical, or a patch without frequencies and bands"
     elif not any("attention" in type(module).__name__.lower() for module in model.modules()):
         why = "a recurrence, no attention"
     else:
         why = "positions of its own kind or none"
     return PatchError(
         f"{name_of(model)}: has 0 rotary embeddings with inv_freq and attention_scaling but {why}; "
-        "model not supported, run it with none or truncate"
+        f"{end}"
     )
 
 

@@ -16,6 +16,7 @@ SEAMS = {
     "visible": "4",
     "input": "5",
     "decoding": "6",
+    "position table": "7",
 }
 
 
@@ -100,7 +101,7 @@ class Method:
     """A method with what `show` tells of it.
 
     Attributes:
-        seam: where it acts: frequencies, bands, query scale, visible, input, decoding.
+        seam: where it acts, one of SEAMS.
         build: returns the Patch; called with the parameters that were given.
         formula: the paper's equation with our names.
         claims: what its authors say that it does.

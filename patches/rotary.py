@@ -1,9 +1,8 @@
-"""The rotary embeddings of a model: their frequencies, and which of them each layer rotates by."""
+"""Frequencies put on a model and taken off, and which of them each layer rotates by."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from itertools import chain, product
 from typing import Any
 
@@ -14,74 +13,38 @@ from patches.base import Layout, PatchError, Rope
 from patches.checks import attention_layers, few_logits, has_values, name_of
 from patches.hook import AttentionFunction
 from patches.rotation import cos_sin, rotate, split
+from patches.sets import PATCHED, RotarySet
 
 __all__ = [
-    "RotarySet",
     "Rotations",
+    "changed",
+    "check_frequencies",
+    "first_of",
     "frequencies",
     "layer_ropes",
     "layer_rotations",
-    "rotary_sets",
     "settings",
     "still",
 ]
 
-PATCHED = "patched"  # rope_type while a patch is on
 LAYOUTS = [Layout(a, b, c) for a, b, c in product((False, True), repeat=3)]
 CLOSE = 0.02  # of the largest channel; a wrong layout is off by as much as the channels themselves
 
 
-@dataclass(frozen=True)
-class RotarySet:
-    """One set of frequencies: all of a rotary embedding, or its part for one kind of layers.
+def check_frequencies(model: Any, shipped: Iterable[RotarySet]) -> None:
+    """Make sure that new frequencies reach the logits: zero ones must move them.
 
-    Attributes:
-        module: the rotary embedding.
-        kind: the layer type whose attributes these are; empty if it has one set.
+    Raises:
+        PatchError: they do not.
     """
-
-    module: Any
-    kind: str = ""
-
-    def name(self, attribute: str) -> str:
-        """The module's name for an attribute of this set."""
-        return f"{self.kind}_{attribute}" if self.kind else attribute
-
-    @property
-    def inv_freq(self) -> Tensor:
-        """Rotation speed of each pair [rotary_dim/2]."""
-        found: Tensor = getattr(self.module, self.name("inv_freq"))
-        return found
-
-    @property
-    def attention_factor(self) -> float:
-        """Multiplier of cos and sin."""
-        return float(getattr(self.module, self.name("attention_scaling")))
-
-    @property
-    def rope_type(self) -> str:
-        """Its kind of scaling in transformers' words."""
-        types = self.module.rope_type
-        return str(types[self.kind] if isinstance(types, dict) else types)
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """Its entry of the config's rope_parameters."""
-        found: Mapping[str, Any] = self.module.config.rope_parameters
-        return found.get(self.kind) or found
-
-
-def rotary_sets(model: Any) -> list[RotarySet]:
-    """Every set of frequencies of a model; none if it has no standard rotary embedding."""
-    return [
-        RotarySet(module, name.removesuffix("inv_freq").removesuffix("_"))
-        for module in model.modules()
-        for name in (*vars(module), *dict(module.named_buffers(recurse=False)))
-        if name.endswith("inv_freq")
-        and isinstance(getattr(module, name), Tensor)
-        and hasattr(module, name.removesuffix("inv_freq") + "attention_scaling")
-        and hasattr(module, "rope_type")
-    ]
+    if not has_values(model):
+        return
+    plain = few_logits(model)
+    with frequencies({rotary: still(rotary) for rotary in shipped}):
+        if torch.equal(few_logits(model), plain):
+            raise PatchError(
+                f"{name_of(model)}: frequencies do not reach the logits; model not supported"
+            )
 
 
 def still(rotary: RotarySet) -> Rope:
@@ -100,24 +63,8 @@ def frequencies(ropes: Mapping[RotarySet, Rope]) -> Iterator[None]:
         raise PatchError("the model already has a patch on; compose patches with '+' instead")
     with ExitStack() as stack:
         for rotary, rope in ropes.items():
-            module, types = rotary.module, rotary.module.rope_type
-            inv_freq = rope.inv_freq.to(rotary.inv_freq)
-            new = {
-                rotary.name("inv_freq"): inv_freq,
-                rotary.name("attention_scaling"): rope.attention_factor,
-                "rope_type": types | {rotary.kind: PATCHED} if rotary.kind else PATCHED,
-            }
-            if "rope_init_fn" in vars(module):  # some call it at every forward
-                new["rope_init_fn"] = partial(constant, (inv_freq, rope.attention_factor))
-            stack.enter_context(settings(module, {name: getattr(module, name) for name in new}))
-            for name, value in new.items():
-                setattr(module, name, value)
+            stack.enter_context(changed(rotary.module, rotary.attributes(rope)))
         yield
-
-
-def constant(value: tuple[Tensor, float], *args: Any, **kwargs: Any) -> tuple[Tensor, float]:
-    """The frequencies of a patch, for whoever computes them anew."""
-    return value
 
 
 @contextmanager
@@ -128,6 +75,15 @@ def settings(target: Any, saved: dict[str, Any]) -> Iterator[None]:
     finally:
         for name, value in saved.items():
             setattr(target, name, value)
+
+
+@contextmanager
+def changed(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Give something other attributes for the body of a `with`."""
+    with settings(target, {name: getattr(target, name) for name in values}):
+        for name, value in values.items():
+            setattr(target, name, value)
+        yield
 
 
 Rotation = tuple[RotarySet | None, Layout]
@@ -154,6 +110,8 @@ def layer_rotations(
         return dict.fromkeys(attention_layers(model), (sets[0], Layout()))
     trials = {one: replace(still(one), inv_freq=marks(i, one)) for i, one in enumerate(sets)}
     plain = captured(model, {rotary: still(rotary) for rotary in sets}, attach)
+    if not sets:
+        return dict.fromkeys(plain, (None, Layout()))
     turned = captured(model, trials, attach)
     found: dict[int, Rotation] = {}
     for layer, before in plain.items():
@@ -190,11 +148,16 @@ def passes_factor(
 
 def layer_ropes(rotations: Rotations, ropes: Mapping[RotarySet, Rope]) -> dict[int, Rope]:
     """What each layer rotates by, given the frequencies of each set."""
-    usual = next(iter(ropes.values()))
+    usual = first_of(ropes)
     return {
         layer: replace(ropes[rotary], layout=layout) if rotary else unrotated(usual)
         for layer, (rotary, layout) in rotations.items()
     }
+
+
+def first_of(ropes: Mapping[RotarySet, Rope]) -> Rope:
+    """The frequencies of the first set, which most layers have; no pairs where there is none."""
+    return next(iter(ropes.values()), Rope(torch.zeros(0), 1.0, 1.0))
 
 
 def unrotated(rope: Rope) -> Rope:

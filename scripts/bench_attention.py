@@ -29,8 +29,9 @@ from harness.memory import free, peak_gib, reset_peak
 from patches import parse, spec
 from patches.apply import Applied, apply, attention_function
 from patches.base import Band, Extent, Plan, Rope
-from patches.rotary import frequencies, rotary_sets, still
+from patches.rotary import frequencies, still
 from patches.rotation import rotate
+from patches.sets import rotary_sets
 
 TRAINED_LENGTH = 8192
 DENSE = "dense:"

@@ -45,7 +45,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from patches import PatchError, parse
 from patches.apply import apply, check_identity, measured
 from patches.base import Extent
-from patches.rotary import rotary_sets
+from patches.sets import rotary_sets
 from patches.windows import hiding, unwindowed
 
 LENGTH, TRAINED, WINDOW, VOCABULARY = 96, 32, 16, 128

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tasks.base import Task, TaskError
 from tasks.spec import build, did_you_mean, parameters, parse_call
 
-__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "in_role", "parse"]
+__all__ = ["TASKS", "Entry", "Task", "TaskError", "describe", "in_role", "kind", "parse"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ TASKS: dict[str, Entry] = {
     "longbench": Entry("longbench", "LongBench's 21 data sets, English, Chinese and code"),
     "longbench-e": Entry("longbench.extended", "13 of them, by the length of the row"),
     "longbench-v2": Entry("longbench.v2", "LongBench v2: multiple choice about long texts"),
+    "masked": Entry("masked", "accuracy and loss on masked tokens, for models that fill them in"),
     "needle": Entry(
         "needle", "numbers hidden in real text: single, multi-key, -value, -query", "retrieval"
     ),
@@ -51,7 +52,12 @@ def in_role(role: str) -> str:
     return next(name for name, entry in TASKS.items() if entry.role == role)
 
 
-def _find(name: str) -> type[Task]:
+def kind(name: str) -> type[Task]:
+    """Return the class of a task.
+
+    Raises:
+        TaskError: an unknown task.
+    """
     if name not in TASKS:
         raise TaskError(
             f"unknown task '{name}'; expected one of {', '.join(TASKS)}"
@@ -69,7 +75,7 @@ def parse(spec: str) -> Task:
     """
     name, values = parse_call(spec)
     try:
-        return build(_find(name), values)
+        return build(kind(name), values)
     except TaskError as error:
         raise error.within(spec) from None
 
@@ -80,6 +86,6 @@ def describe(name: str) -> str:
     Raises:
         TaskError: an unknown task.
     """
-    task = _find(name)
+    task = kind(name)
     lines = [f"{name}: {TASKS[name].summary}", "", inspect.getdoc(task) or "", "", "Parameters:"]
     return "\n".join(lines + [f"  {line}" for line in parameters(task)])

@@ -37,6 +37,10 @@ class Tokenizer(Protocol):
         """Id of the begin-of-sequence token, None where the tokenizer has none."""
 
     @property
+    def end_id(self) -> int | None:
+        """Id of the token that the tokenizer puts behind every text, None where it puts none."""
+
+    @property
     def chat(self) -> tuple[str, str] | None:
         """Texts before and behind a user's message; None where the model is none for chat."""
 
@@ -92,10 +96,20 @@ class Document:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass; `tokens[score_from:]` are scored, 1 <= score_from < len(tokens)."""
+    """One forward pass; `tokens[score_from:]` are scored, 1 <= score_from < len(tokens).
+
+    Where tokens are `hidden` (rising places, the first is score_from), the model is given a mask in
+    their stead and these alone are scored.
+    """
 
     tokens: tuple[int, ...]
     score_from: int
+    hidden: tuple[int, ...] = ()
+
+    @property
+    def scored(self) -> Sequence[int]:
+        """Places of the scored tokens."""
+        return self.hidden or range(self.score_from, len(self.tokens))
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Output:
-    """What the model did: one array a pass, each len(tokens) - score_from long, and the answer."""
+    """What the model did: one array a pass, as long as its scored tokens, and the answer."""
 
     nll: tuple[NDArray[np.float64], ...]
     hits: tuple[NDArray[np.bool_], ...]
@@ -176,10 +190,11 @@ class Task(ABC):
     `reads` says what its documents are: `documents` of the data, n samples of the data's whole text
     as one `haystack`, `rows` of `tables`, or `nothing` but ids. `sources` are single files that it
     takes from the data besides; a source named as what it reads stands for the text of all
-    documents.
+    documents. `masks` says that its passes hide tokens, for models that fill them in.
     """
 
     name: ClassVar[str]
+    masks: ClassVar[bool] = False
     reads: ClassVar[str] = "documents"
     sources: ClassVar[Mapping[str, Source]] = {}
 
@@ -210,7 +225,7 @@ class Task(ABC):
 
     def scored_tokens(self, sample: Sample) -> int:
         """Tokens of the passes that the metrics rest on."""
-        return sum(len(one.tokens) - one.score_from for one in sample.passes)
+        return sum(len(one.scored) for one in sample.passes)
 
     @abstractmethod
     def score(self, sample: Sample, output: Output) -> list[Score]:

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 
 from tasks.base import Document, Pass, TaskError, Tokenizer
 
-__all__ = ["default_of", "encode", "prefix", "windows"]
+__all__ = ["default_of", "encode", "prefix", "suffix", "windows"]
 
 
 def prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
     """Return what stands before every text: BOS, or nothing where the tokenizer has none."""
     return () if tokenizer.bos_id is None else (tokenizer.bos_id,)
+
+
+def suffix(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return what stands behind every text of a model that fills in masks, if anything."""
+    return () if tokenizer.end_id is None else (tokenizer.end_id,)
 
 
 def encode(document: Document, tokenizer: Tokenizer, need: int, what: str) -> Sequence[int]:

@@ -116,3 +116,17 @@ def logits(model: PreTrainedModel, ids: torch.Tensor, **inputs: Any) -> torch.Te
     """Logits of one forward without a cache."""
     with torch.inference_mode():
         return model(ids, use_cache=False, **inputs).logits
+
+
+def state(model) -> dict[str, object]:
+    """Everything that a patch could leave behind."""
+    attributes: dict[str, object] = {}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if not key.startswith("_") or key in ("_forward_hooks", "_forward_pre_hooks"):
+                attributes[f"{name}.{key}"] = repr(value)
+        for key, value in module.named_buffers(recurse=False):
+            attributes[f"{name}.{key}"] = value.tolist()
+        for key, value in module.named_parameters(recurse=False):
+            attributes[f"{name}.{key}"] = id(value)
+    return attributes | {f"config.{k}": repr(v) for k, v in vars(model.config).items()}

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.checkpoint import TextTokenizer, cache_directory, open_checkpoint
+from harness.checkpoint import cache_directory, open_checkpoint
 from harness.errors import HarnessError, Unavailable
 from harness.models import digest_of, find
+from harness.tokenizer import TextTokenizer
 from tests.harness.conftest import TRAINED_LENGTH, make_tokenizer, save
 
 CPU = torch.device("cpu")

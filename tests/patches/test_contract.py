@@ -11,19 +11,31 @@ from transformers import DynamicCache
 from patches import PATCHES, lookup, parse
 from patches.apply import apply
 from patches.base import Patch, PatchError
-from tests.models import FAMILIES, TRAINED_LENGTH, WINDOWED, logits, tiny, tokens, windowed
+from tests.models import FAMILIES, TRAINED_LENGTH, WINDOWED, logits, state, tiny, tokens, windowed
 
 LENGTH = 4 * TRAINED_LENGTH
 REQUIRED = {"temperature": "temperature(value=1.2)", "rope-base": "rope-base(theta=5e4)"}
 SPECS = [REQUIRED.get(name, name) for name in PATCHES]
+HOMES = {"hierarchical": "gpt2"}  # models with what the others lack
 HOSTS = {"sinks": "window(size=24)+", "native-window": "ntk+"}
 DECODING = [name for name, entry in PATCHES.items() if entry.seam == "decoding"]
 CLASHES = {  # seams, each refused by name
     "attention-buckets": ("frequencies",),
+    "hierarchical": ("frequencies", "bands"),
     "pcw": ("bands", "visible"),
 }
 PARTNERS = ("ntk", "rerope(window=8)", "logn", "window(size=24)")
 STACKS = ["rerope+logn+ntk", "window(size=9)+sinks(size=3)", "dca(variant=code)+yarn"]
+
+
+def home(spec: str, family: str = "llama"):
+    """A model that a patch can go on."""
+    return tiny(next((there for name, there in HOMES.items() if name in spec), family))
+
+
+def plain_logits(spec: str, model, length: int) -> torch.Tensor:
+    """Logits without a patch, of as many tokens as the model has positions."""
+    return logits(model, tokens(length)[:, : TRAINED_LENGTH if "hierarchical" in spec else None])
 
 
 def chunked(model, ids, bounds: list[int], **inputs) -> torch.Tensor:
@@ -37,18 +49,6 @@ def chunked(model, ids, bounds: list[int], **inputs) -> torch.Tensor:
             }
             out.append(model(ids[:, first:stop], past_key_values=cache, use_cache=True, **pieces))
     return torch.cat([piece.logits for piece in out], dim=1)
-
-
-def state(model) -> dict[str, object]:
-    """Everything that a patch could leave behind."""
-    attributes: dict[str, object] = {}
-    for name, module in model.named_modules():
-        for key, value in vars(module).items():
-            if not key.startswith("_") or key in ("_forward_hooks", "_forward_pre_hooks"):
-                attributes[f"{name}.{key}"] = repr(value)
-        for key, value in module.named_buffers(recurse=False):
-            attributes[f"{name}.{key}"] = value.tolist()
-    return attributes | {f"config.{k}": repr(v) for k, v in vars(model.config).items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -83,7 +83,7 @@ def test_every_family_reads_in_pieces_as_at_once(family: str, spec: str) -> None
 
 @pytest.mark.parametrize("spec", SPECS + STACKS)
 def test_prefill_and_decode_equal_one_forward(spec: str) -> None:
-    model, ids = tiny("llama"), tokens(LENGTH)
+    model, ids = home(spec), tokens(LENGTH)
     with apply(model, parse(spec), LENGTH):
         whole = logits(model, ids)
         pieces = chunked(model, ids, [0, 40, 77, *range(100, LENGTH + 1)])
@@ -93,7 +93,7 @@ def test_prefill_and_decode_equal_one_forward(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS + STACKS)
 def test_left_padding_changes_nothing_and_rows_are_alone(spec: str) -> None:
-    model = tiny("qwen2")
+    model = home(spec, "qwen2")
     rows = tokens(LENGTH, batch=2)
     pad = 37
     ids, mask = rows.clone(), torch.ones_like(rows)
@@ -111,21 +111,21 @@ def test_left_padding_changes_nothing_and_rows_are_alone(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS + STACKS)
 def test_the_model_is_restored(spec: str) -> None:
-    model, ids = tiny("phi3"), tokens(LENGTH)
-    before, plain = state(model), logits(model, ids)
+    model, ids = home(spec, "phi3"), tokens(LENGTH)
+    before, plain = state(model), plain_logits(spec, model, LENGTH)
     with apply(model, parse(spec), LENGTH):
         logits(model, ids)
     assert state(model) == before
     with pytest.raises(ZeroDivisionError), apply(model, parse(spec), LENGTH):
         raise ZeroDivisionError
     assert state(model) == before
-    assert torch.equal(logits(model, ids), plain)
+    assert torch.equal(plain_logits(spec, model, LENGTH), plain)
 
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_within_the_trained_length_a_patch_is_the_plain_model(name: str) -> None:
     spec = REQUIRED.get(name, name)
-    model, ids = tiny("llama"), tokens(TRAINED_LENGTH)
+    model, ids = home(name), tokens(TRAINED_LENGTH)
     plain = logits(model, ids)
     with apply(model, parse(spec), TRAINED_LENGTH):
         patched = logits(model, ids)
@@ -134,7 +134,8 @@ def test_within_the_trained_length_a_patch_is_the_plain_model(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in PATCHES if not PATCHES[name].baseline and name not in DECODING]
+    "name",
+    [name for name in PATCHES if not (PATCHES[name].baseline or name in DECODING or name in HOMES)],
 )
 def test_beyond_the_trained_length_a_patch_does_something(name: str) -> None:
     model = windowed("mistral") if name == "native-window" else tiny("llama")
@@ -183,6 +184,6 @@ def test_a_method_refuses_just_the_seams_that_it_cannot_stand_beside(name: str) 
 @cache
 def run(patch: Patch) -> torch.Tensor:
     """Logits of a patched tiny model."""
-    model, ids = tiny("llama"), tokens(LENGTH)
+    model, ids = home(str(patch)), tokens(LENGTH)
     with apply(model, patch, LENGTH):
         return logits(model, ids)

@@ -232,10 +232,21 @@ def test_a_window_acts_on_an_attention_module_that_layers_share() -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "name"), [("gpt2", "transformer.wpe"), ("opt", "model.decoder.embed_positions")]
+)
+@pytest.mark.parametrize("spec", ["ntk", "rerope", "attention-buckets"])
+def test_what_rotates_is_refused_where_positions_are_learned(
+    family: str, name: str, spec: str
+) -> None:
+    message = rf"^{family}: has 0 rotary embeddings .* positions \({name}\); choose hierarchical"
+    refused = pytest.raises(PatchError, match=message)
+    with refused, apply(tiny(family), parse(spec), LENGTH, TRAINED_LENGTH):
+        pass
+
+
+@pytest.mark.parametrize(
     ("family", "why"),
     [
-        ("gpt2", r"learned absolute positions \(transformer.wpe\)"),
-        ("opt", r"learned absolute positions \(model.decoder.embed_positions\)"),
         ("bloom", "ALiBi biases"),
         ("mpt", "ALiBi biases"),
         ("mamba", "a recurrence, no attention"),

@@ -15,6 +15,7 @@ class Bytes:
     """A byte a token; BOS is 256, or absent."""
 
     bos_id: int | None = 256
+    end_id: int | None = None
     chat: tuple[str, str] | None = None
 
     def encode(self, text: str) -> list[int]:
@@ -36,6 +37,7 @@ class Words:
     """A blank-separated word a token, numbered as they come; BOS is 0."""
 
     bos_id: int | None = 0
+    end_id: int | None = None
     words: dict[str, int] = field(default_factory=lambda: {"<bos>": 0})
     chat: tuple[str, str] | None = None
 
@@ -64,7 +66,7 @@ def played(
     sample: Sample, nll: Callable[[int], float], hit: bool, answer: str | None = None
 ) -> Output:
     """The output of a model whose loss on a token is a function of the token's id."""
-    targets = [one.tokens[one.score_from :] for one in sample.passes]
+    targets = [[one.tokens[place] for place in one.scored] for one in sample.passes]
     return Output(
         nll=tuple(np.array([nll(token) for token in tokens]) for tokens in targets),
         hits=tuple(np.full(len(tokens), hit) for tokens in targets),
