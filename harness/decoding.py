@@ -21,13 +21,18 @@ Reading = Callable[[], AbstractContextManager[None]]
 
 
 def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained: int) -> None:
-    """Refuse a patch that chooses tokens on a task that it cannot act on.
+    """Refuse a patch that chooses tokens, or cuts prompts, on a task that it cannot act on.
 
     Raises:
         HarnessError: the task scores given tokens, or its prompts have no separable contexts.
         PatchError: the contexts are fewer than the windows asked for.
     """
     decoding, both = patch.decoding, f"--patch {patch} --task {task.spec}"
+    if patch.cuts_middle and any(sample.passes for sample in samples):
+        raise HarnessError(
+            f"{both}: the task scores given tokens, and what they follow is cut at its beginning; "
+            "leave cut=middle out"
+        )
     if decoding is None:
         return
     for sample in samples:

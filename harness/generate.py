@@ -14,7 +14,7 @@ from harness.cache import RowCache
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
-__all__ = ["Batch", "Prompt", "Row", "generate", "known_of", "newest"]
+__all__ = ["Batch", "Prompt", "Row", "generate", "known_of", "shortened"]
 
 Tokens = Sequence[int]
 
@@ -43,7 +43,11 @@ class Prompt:
 
 @torch.inference_mode()
 def generate(
-    engine: Engine, prompts: Sequence[Prompt], keep: int | None = None, batch: int = 1
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    keep: int | None = None,
+    batch: int = 1,
+    cuts_middle: bool = False,
 ) -> Iterator[list[int]]:
     """Continue prompts greedily; yield the generated tokens of each, in order.
 
@@ -55,20 +59,23 @@ def generate(
         prompts: what to continue.
         keep: if given, only the newest keep - max_new_tokens tokens of each prompt are read, BOS
             among them.
+        cuts_middle: as many are read, but half from the beginning and half from the end.
         batch: prompts that are continued together.
 
     Raises:
         NonFinite: a logit is not a number, or infinite where the largest is looked for.
         HarnessError: `keep` leaves no room for a prompt.
     """
-    rows = [Row(prompt, newest(engine, prompt, keep)) for prompt in prompts]
+    rows = [Row(prompt, shortened(engine, prompt, keep, cuts_middle)) for prompt in prompts]
     last: Batch | None = None
     for start in range(0, len(rows), batch):
         last = Batch(engine, rows[start : start + batch], last)
         yield from last.run()
 
 
-def newest(engine: Engine, prompt: Prompt, keep: int | None) -> Tokens:
+def shortened(
+    engine: Engine, prompt: Prompt, keep: int | None, cuts_middle: bool = False
+) -> Tokens:
     """What is read of a prompt."""
     if keep is None:
         return prompt.tokens
@@ -79,7 +86,9 @@ def newest(engine: Engine, prompt: Prompt, keep: int | None) -> Tokens:
             f"{prompt.max_new_tokens} new tokens leave no prompt in a window of {keep}; generate "
             "fewer"
         )
-    return [*head, *prompt.tokens[len(head) :][-room:]]
+    rest = prompt.tokens[len(head) :]
+    first = room // 2 if cuts_middle and len(rest) > room else 0
+    return [*head, *rest[:first], *rest[first:][first - room :]]
 
 
 class Row:

@@ -142,7 +142,9 @@ class _Measurement:
         asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
         decoding, row = self.cell.patch.decoding, self.cell.template
         if decoding is None:
-            made = generate(self.engine, asked, applied.keep, row.batch)
+            made = generate(
+                self.engine, asked, applied.keep, row.batch, self.cell.patch.cuts_middle
+            )
         else:
             made = decode(self.engine, asked, decoding, row.trained_length, applied.readings)
         for sample in samples:

@@ -15,7 +15,7 @@ import torch
 from harness.cache import RowCache, make_cache
 from harness.decoding import reader
 from harness.engine import Engine, losses, pieces
-from harness.generate import Batch, Prompt, Row, known_of, newest
+from harness.generate import Batch, Prompt, Row, known_of, shortened
 from harness.plan import Cell
 from harness.tracker import Tracker, Work
 from patches.apply import Applied
@@ -67,7 +67,7 @@ def groups_of(cell: Cell, engine: Engine, keep: int | None) -> Iterable[Group]:
         for sample in cell.samples
         if sample.max_new_tokens
     ]
-    prompts = [newest(engine, prompt, keep) for prompt in asked]
+    prompts = [shortened(engine, prompt, keep, cell.patch.cuts_middle) for prompt in asked]
     before = ((), *prompts)
     known = [known_of(*pair) for pair in zip(prompts, before, strict=False)]
     size = cell.template.batch

@@ -181,6 +181,19 @@ def test_with_keep_the_newest_tokens_are_read_behind_bos() -> None:
     assert made(engine, [(TOKENS, 4)], keep=16) == made(engine, [(short, 4)])
 
 
+def test_cutting_the_middle_reads_both_ends() -> None:
+    both = {"keep": 40, "cuts_middle": True}
+    engine = Engine(make_model(), None, CPU)
+    assert made(engine, [(TOKENS, 10)], **both) == made(
+        engine, [([*TOKENS[:15], *TOKENS[-15:]], 10)]
+    )
+    assert made(engine, [(TOKENS, 9)], **both) == made(engine, [([*TOKENS[:15], *TOKENS[-16:]], 9)])
+    assert made(engine, [(TOKENS[:30], 10)], **both) == made(engine, [(TOKENS[:30], 10)])
+    engine = Engine(make_model(), None, CPU, bos_id=TOKENS[0])
+    short = [*TOKENS[:6], *TOKENS[-6:]]  # BOS, and 5 and 6 of the others
+    assert made(engine, [(TOKENS, 4)], keep=16, cuts_middle=True) == made(engine, [(short, 4)])
+
+
 def test_a_window_without_a_prompt_is_refused() -> None:
     with pytest.raises(HarnessError, match="no prompt in a window of 10"):
         made(Engine(make_model(), None, CPU), [(TOKENS, 10)], keep=10)

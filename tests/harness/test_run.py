@@ -58,6 +58,19 @@ def test_a_run_gives_rows_a_table_and_a_figure(
     assert "nll: difference to truncate" in printed
 
 
+def test_a_prompt_may_lose_its_middle_and_a_text_that_is_scored_not(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(checkpoint, data, tmp_path, "--len", "500", "--patch")
+    both = [*arguments, "truncate,truncate(cut=middle)"]
+    assert main([*both, "--task", "needle(depth=0)", "--n", "1"]) == 0
+    beginning, middle = read_journal(tmp_path)
+    assert beginning.samples[0]["tail"] == middle.samples[0]["tail"]
+    assert beginning.samples[0]["text"] != middle.samples[0]["text"]
+    assert main([*both, "--task", "ppl"]) == 2
+    assert "leave cut=middle out" in capsys.readouterr().err
+
+
 def test_truncate_at_the_trained_length_changes_nothing(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
