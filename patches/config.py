@@ -31,4 +31,5 @@ def head_dim(model: Any) -> int:
     """Size of one attention head."""
     config = model.config.get_text_config()
     own = vars(config).get("head_dim")  # some refuse to be asked: it differs from layer to layer
-    return int(own or config.hidden_size // config.num_attention_heads)
+    heads = getattr(config, "num_attention_heads", None) or 1  # a recurrence has none
+    return int(own or config.hidden_size // heads)

@@ -39,9 +39,10 @@ class PositionTable:
 
     @property
     def is_learned(self) -> bool:
-        """False for fixed sinusoids."""
+        """False for sinusoids that are not trained."""
         norms = self.module.weight.detach()[self.first :].double().norm(dim=-1)
-        return float(norms.std()) > SAME_NORM * float(norms.mean())
+        differ = float(norms.std()) > SAME_NORM * float(norms.mean())
+        return differ or self.module.weight.requires_grad
 
 
 def position_tables(model: Any) -> list[PositionTable]:

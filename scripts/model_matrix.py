@@ -10,16 +10,19 @@ its own with a time limit, and compared with independent ways to the same logits
     frequency  ntk: native attention with other frequencies against the hook
     band       rerope: the first tokens, up to its window, against the untouched model
     window     window: the hook against the untouched model under a 4-D mask
+    table      hierarchical: a longer table against a model built with that many positions
 
 A column holds the largest difference of logits, divided by the largest logit if that is above 1;
 `own fault` means that the untouched model does not do it either. A type works if all columns are
 below 1e-4 or such and partly if the first is; of the others some take patches of frequencies alone
-(`frequency` is then `native`), and the rest are refused.
+(`frequency` is then `native`), some those of their learned positions (`table`, measured where a
+table is found), and the rest are refused.
 
     python scripts/model_matrix.py --csv results/models.csv
 """
 
 import argparse
+import copy
 import csv
 import dataclasses
 import itertools
@@ -45,6 +48,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from patches import PatchError, parse
 from patches.apply import apply, check_identity, measured
 from patches.base import Extent
+from patches.positions import position_tables
 from patches.sets import rotary_sets
 from patches.windows import hiding, unwindowed
 
@@ -58,6 +62,7 @@ OWN_FAULT = "own fault"  # of the untouched model
 HEADER = (
     *("model_type", "class", "rotary", "layers", "outcome"),
     *CHECKS,
+    "table",
     *("reason", "seconds", "torch", "transformers"),
 )
 LAYERS = 4
@@ -318,6 +323,39 @@ def window(model: Any, ids: Tensor) -> float:
         return apart(whole(model, ids), wanted)
 
 
+def learned_table(model: Any, ids: Tensor) -> float | None:
+    """A longer table against a model that was built with it; None where no table is learned.
+
+    Raises:
+        OwnFault: a model with other positions than these cannot be built of the type.
+    """
+    tables = [table for table in position_tables(model) if table.is_learned]
+    if rotary_sets(model) or not tables:
+        return None
+    (table,) = tables
+    config = copy.deepcopy(model.config)
+    rows = len(table.module.weight)
+    if not hasattr(config, "max_position_embeddings"):
+        raise OwnFault("its config names no max_position_embeddings")
+    config.max_position_embeddings += LENGTH - table.positions
+    long = AutoModelForCausalLM.from_config(config).eval()
+    weights = model.state_dict()
+    learned = weights[f"{table.name}.weight"][table.first :].double()
+    n, alpha = len(learned), 0.4
+    made = [
+        (alpha * learned[at // n] + (1 - alpha) * learned[at % n] - alpha * learned[0])
+        / (1 - alpha)
+        for at in range(LENGTH)
+    ]
+    start = weights[f"{table.name}.weight"][: table.first]
+    longer = torch.cat((start, torch.stack(made).float()))
+    if len(longer) != len(long.get_submodule(table.name).weight):
+        raise OwnFault(f"its table of {rows} rows does not grow with its config")
+    long.load_state_dict(weights | {f"{table.name}.weight": longer}, strict=False)
+    with apply(model, parse("hierarchical"), LENGTH, table.positions):
+        return apart(whole(model, ids), whole(long, ids))
+
+
 MEASURES: dict[str, Callable[[Any, Tensor], float]] = {
     "identity": lambda model, ids: check_identity(model),
     "native": native,
@@ -381,7 +419,21 @@ def examine(model_type: str) -> dict[str, Any]:
     if row["outcome"] == "refused":
         row["reason"] = reasons["identity"]
         row["outcome"] = "frequencies" if row["frequency"] == NATIVE else "refused"
+        row |= of_table(model, ids) if row["outcome"] == "refused" else {}
     return row
+
+
+def of_table(model: Any, ids: Tensor) -> dict[str, Any]:
+    """What changes in the row of a type by its learned positions, if it has some."""
+    try:
+        difference = learned_table(model, ids)
+    except Exception as error:
+        kinds = {PatchError: "refused", OwnFault: OWN_FAULT}
+        return {"table": kinds.get(type(error), "failed"), "reason": one_line(error)}
+    if difference is None:
+        return {}
+    works = difference <= TOLERANCE
+    return {"table": f"{difference:.0e}", "outcome": "positions" if works else "refused"}
 
 
 def one_line(error: Exception) -> str:
@@ -438,7 +490,7 @@ def examine_all(model_types: list[str], jobs: int, limit: float) -> Iterator[dic
 def main() -> int:
     """Write the table and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("types", nargs="*", help="model types; all by default")
+    parser.add_argument("types", nargs="*", help="model types, the rows to replace; all by default")
     parser.add_argument("--csv", help="file to write")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=120, help="seconds a type")
@@ -451,6 +503,9 @@ def main() -> int:
         rows.append(row)
         cells = " ".join(f"{name}={row[name]}" for name in CHECKS if name in row)
         print(f"{row['model_type']:22} {row['outcome']:11} {cells} {row.get('reason', '')}")
+    if arguments.types and arguments.csv and os.path.exists(arguments.csv):
+        with open(arguments.csv, newline="") as file:
+            rows += [row for row in csv.DictReader(file) if row["model_type"] not in types]
     rows.sort(key=lambda row: row["model_type"])
     if arguments.csv:
         with open(arguments.csv, "w", newline="") as file:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from patches import PatchError, parse
 from patches.apply import apply, check_identity, measured
@@ -263,6 +264,14 @@ def test_models_without_rotary_embeddings_are_refused_with_why(
     assert "\n" not in str(error.value)
     with apply(tiny(family), parse("none"), LENGTH, TRAINED_LENGTH) as applied:
         assert applied.notes == ()
+
+
+def test_a_recurrence_needs_no_number_of_heads() -> None:
+    config = AutoConfig.for_model("mamba", vocab_size=128, hidden_size=32, num_hidden_layers=2)
+    model = AutoModelForCausalLM.from_config(config)
+    assert not hasattr(config, "num_attention_heads")
+    with apply(model, parse("none"), LENGTH, TRAINED_LENGTH) as applied:
+        assert applied.keep is None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
