@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             HarnessError: a mistake in them.
         """
-        if args == [DESCRIBE]:
+        if args and DESCRIBE in args:  # a command may have added options of its own
             raise _Described(self)
         return super().parse_args(args, namespace)
 
