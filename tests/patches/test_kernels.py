@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from patches import parse
 from patches.attention import attend
@@ -47,9 +48,20 @@ def test_cpu_equals_a_plain_softmax(
 
 
 def test_other_devices_are_refused() -> None:
-    x = torch.empty(1, 1, 2, 8, device="meta")
-    with pytest.raises(PatchError, match=r"device 'meta': .* run on cpu and cuda"):
-        fused_attention(x, x, x, is_causal=True, scaling=1.0)
+    with FakeTensorMode():
+        x = torch.empty(1, 1, 2, 8, device="xpu")
+        with pytest.raises(PatchError, match=r"device 'xpu': .* run on cpu and cuda"):
+            fused_attention(x, x, x, is_causal=True, scaling=1.0)
+
+
+def test_without_values_the_shapes_are_those_of_the_cpu() -> None:
+    shapes = []
+    for device in ("cpu", "meta"):
+        query, key = (torch.ones(2, heads, 5, 8, device=device) for heads in (4, 2))
+        out, lse = fused_attention(query, key, key, is_causal=True, scaling=1.0)
+        assert out.device.type == device
+        shapes.append((out.shape, lse.shape))
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.gpu
