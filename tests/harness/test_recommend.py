@@ -14,7 +14,7 @@ import torch
 
 import patches
 import tasks
-from harness import clock, measure
+from harness import clock
 from harness.cli import main
 from harness.clock import Clock
 from harness.errors import HarnessError
@@ -26,6 +26,7 @@ from harness.results import Record
 from harness.run import Measurer
 from harness.search import Outcome, Probe, Round, Search, sizes
 from harness.standings import Standings
+from harness.totals import total_rows
 from patches.candidates import candidates
 from tests.harness.test_report import measured
 from tests.harness.test_results import ROW
@@ -71,7 +72,7 @@ class Told:
             }
             for index, sample in enumerate(cell.samples)
         ]
-        return Record(cell.key, tuple(measure._rows(row, samples)), tuple(samples))
+        return Record(cell.key, tuple(total_rows(row, samples)), tuple(samples))
 
 
 @pytest.fixture
