@@ -143,7 +143,7 @@ def test_other_families_are_exported_too(
 ) -> None:
     config = models.tiny(family).config
     found = SimpleNamespace(config=config, directory="here")
-    monkeypatch.setattr(express, "open_checkpoint", lambda name: found)
+    monkeypatch.setattr(express, "open_causal", lambda name: found)
     capsys.readouterr()
     for patch in ("ntk", "yarn"):
         assert main(["export", "--patch", patch, "--len", "256"]) == 0
@@ -165,7 +165,7 @@ def test_a_model_that_ships_scaled_frequencies_keeps_them_under_the_patch(
         hidden_size=64, num_attention_heads=4, num_key_value_heads=2, rope_parameters=shipped
     )
     found = SimpleNamespace(config=config, directory="here")
-    monkeypatch.setattr(express, "open_checkpoint", lambda name: found)
+    monkeypatch.setattr(express, "open_causal", lambda name: found)
     assert main(["export", "--patch", "ntk", "--len", "512"]) == 0
     given = json.loads(capsys.readouterr().out)["rope_parameters"]
     assert given["rope_type"] == "longrope"  # a new base alone would drop the shipped scaling
@@ -219,7 +219,7 @@ def test_own_windows_are_no_setting(
     config = AutoConfig.for_model("mistral", hidden_size=64, num_attention_heads=4)
     config.sliding_window = 100
     found = SimpleNamespace(config=config, directory="here")
-    monkeypatch.setattr(express, "open_checkpoint", lambda name: found)
+    monkeypatch.setattr(express, "open_causal", lambda name: found)
     assert main(["export", "--patch", "ntk", "--len", "1m"]) == 2
     assert "own windows" in capsys.readouterr().err
 
@@ -232,7 +232,7 @@ def test_models_that_no_setting_fits_are_refused_in_one_line(
     kind: str, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = SimpleNamespace(config=AutoConfig.for_model(kind), directory="here")
-    monkeypatch.setattr(express, "open_checkpoint", lambda name: found)
+    monkeypatch.setattr(express, "open_causal", lambda name: found)
     assert main(["export", "--patch", "ntk", "--len", "1m"]) == 2
     captured = capsys.readouterr()
     assert words in captured.err
