@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import dryrun, memory
+from harness import dryrun, measure, memory
 from harness.cli import main
 from harness.dryrun import survey
 from harness.journal import Journal, Stored
 from harness.plan import Request, plan
 from harness.results import Record
-from tests.harness.conftest import command
+from tests.harness.conftest import command, table
 
 CPU = torch.device("cpu")
 
@@ -133,9 +134,9 @@ def test_a_patch_that_the_model_refuses_is_said(
 def test_the_table_has_a_row_a_cell(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = tmp_path / "plan.csv"
-    planned(command(checkpoint, data, tmp_path / "run", "--csv", str(table)), capsys)
-    with table.open(newline="") as file:
+    target = tmp_path / "plan.csv"
+    planned(command(checkpoint, data, tmp_path / "run", "--csv", str(target)), capsys)
+    with target.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["context_length"], row["patch"]) for row in rows] == [
         ("64", "none"),
@@ -190,3 +191,22 @@ def test_the_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert memory.available(CPU) == 600_000 < before
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.available(CPU) > 1_000_000
+
+
+def test_a_cell_that_runs_out_of_memory_names_measured_and_predicted_bytes(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(measure.Engine, "score", fail)
+    assert main(command(checkpoint, data, tmp_path)) == 3
+    for row in table(tmp_path):
+        assert row["status"] == "oom"
+        found = re.fullmatch(
+            r"ran out at (\S+) GiB, weights and tensors need (\S+) GiB by prediction: .*",
+            row["error"],
+        )
+        assert found is not None, row["error"]
+        assert float(found[1]) == pytest.approx(float(row["peak_memory_gib"]), abs=0.1)
+        assert 0 <= float(found[2]) < 0.01

@@ -88,6 +88,20 @@ def test_an_answer_costs_a_step_a_token_and_its_cache() -> None:
     assert short.tensors > WEIGHTS + cache
 
 
+def test_an_answer_is_a_prompt_read_and_a_step_fewer_than_tokens() -> None:
+    (cell,) = cells(task="passkey")
+    (sample,) = cell.samples
+    prompt, new = len(sample.prompt), sample.max_new_tokens
+    work = Predictor().forecast(cell).work
+    assert flops(work, "matmul") == body(prompt) + 2 * H * V + (new - 1) * (body(1) + 2 * H * V)
+
+
+def test_chunks_attend_to_all_before_them() -> None:
+    work = forecast(lengths=(2049,), chunk=256).work
+    pairs = sum(256 * (start + 256) for start in range(0, 2048, 256))  # masked, so in full
+    assert flops(work, "attention") == 4 * L * HEADS * D * pairs
+
+
 def test_few_of_many_equal_layers_tell_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoConfig
 
