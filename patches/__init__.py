@@ -137,6 +137,8 @@ def describe(name: str) -> str:
     if shown.seam in ("frequencies", "bands", "decoding"):
         clash = [*(other for other in others if other != name), "truncate"]
         composes = f"every other seam; not with {', '.join([*clash, *_excluded(shown)])}"
+    elif shown.seam == "position table":
+        composes = "every other seam but frequencies and bands; not with truncate"
     elif name == "truncate":
         composes = "nothing: a truncated input leaves nothing to extend"
     else:

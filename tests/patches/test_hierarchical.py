@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from patches import parse
+from patches import describe, parse
 from patches.apply import apply
 from patches.base import PatchError
 from patches.positions import position_tables
@@ -169,6 +169,7 @@ def test_what_rotates_is_no_companion(other: str) -> None:
     for one, two in itertools.permutations(("hierarchical", other)):
         with pytest.raises(PatchError, match=r"no model has both learned positions and RoPE"):
             parse(f"{one}+{two}")
+    assert "every other seam but frequencies and bands" in describe("hierarchical")
     with pytest.raises(PatchError, match=re.escape("both lengthen the position table")):
         parse("hierarchical+hierarchical(alpha=0.3)")
 
