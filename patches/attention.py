@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from patches.base import Band, Plan, Region, Rope
+from patches.base import Band, Plan, Region
 from patches.kept import DECODING, KeptKeys, Keys
 from patches.kernels import fused_attention
 from patches.rotation import rotate, rotated
@@ -198,7 +198,7 @@ def partial_attention(
         todo = list(calls(band.region, q_start, q_stop, k_start, k_stop))
         if todo:
             keys = Keys(key, value, k_start, kept, index)
-            run_band(softmax, band, todo, (query, q_start), keys, plan.rope, (scaling, softcap))
+            run_band(softmax, band, todo, (query, q_start), keys, plan, (scaling, softcap))
     return softmax.out, softmax.lse
 
 
@@ -208,7 +208,7 @@ def run_band(
     todo: list[Call],
     queries: tuple[Tensor, int],
     keys: Keys,
-    rope: Rope,
+    plan: Plan,
     scores: tuple[float, float | None],
 ) -> None:
     """Rotate what the band's calls use, run them and merge them into `softmax`."""
@@ -216,9 +216,9 @@ def run_band(
     q_first, k_first = min(c.q_start for c in todo), min(c.k_start for c in todo)
     q_stop = max(c.q_start + (c.count - 1) * c.step + c.q_len for c in todo)
     k_stop = max(c.k_start + (c.count - 1) * c.step + c.k_len for c in todo)
-    span, skew = (q_first, q_stop, q_start), rope.layout.skews[0]
-    query = rotated(query, span, band.query_position, rope, skew)
-    key = keys.rotated(k_first, k_stop, band.key_position, rope)
+    span, skew = (q_first, q_stop, q_start), plan.rope.layout.skews[0]
+    query = rotated(query, span, band.query_position, plan, skew)
+    key = keys.rotated(k_first, k_stop, band.key_position, plan)
     for call in todo:
         out, lse = fused_attention(
             blocks(query, call.q_start - q_first, call.q_len, call),

@@ -14,6 +14,7 @@ from torch import Tensor
 from patches.decoding import Decoding
 from patches.region import EVERYWHERE, Region
 from patches.spec import PatchError
+from patches.tables import Tables
 
 __all__ = [
     "Band",
@@ -147,11 +148,13 @@ class Plan:
         rope: the frequencies of every band.
         bands: disjoint bands that cover the visible pairs.
         query_scale: factors on queries, given their positions [q_len]; None is 1.
+        tables: where layers find each other's cosines and sines; None: each makes its own.
     """
 
     rope: Rope
     bands: tuple[Band, ...] = (Band(),)
     query_scale: QueryScale | None = None
+    tables: Tables | None = None
 
 
 SINGLE = {  # seams that hold one method

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from patches.attention import attend
 from patches.base import Band, Extent, Patch, Plan, QueryScale, Region, Rope
 from patches.kept import kept_keys
 from patches.spec import PatchError
+from patches.tables import Tables
 
 __all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "planned", "scaled", "swapped"]
 
@@ -73,6 +75,8 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
     ) -> tuple[Tensor, None]:
         softcap, sink_logits = extras(module, kwargs, attention_mask, dropout)
         plan = plans[module.layer_idx]
+        if plan.tables is not None:
+            plan.tables.enter(module.layer_idx)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         first_column = key.shape[2] - query.shape[2]
         pads = left_padding(attention_mask, query.shape[0], key.shape[2])
@@ -105,18 +109,29 @@ def planned(
 ) -> dict[int, Plan]:
     """What each layer does: the patch, or its own window alone where that is kept.
 
+    Layers with the same frequencies and windows have the same position maps, and find each
+    other's cosines and sines.
+
     Raises:
         PatchError: a window on some layers of a model whose layers share an attention module.
     """
     shared = min(ropes, default=0) < 0  # transformers numbers such a module -1
     if shared and any(rule(extent).layers != (0, None) for rule in patch.visible):
         raise PatchError(f"'{patch}': the model's layers share their attention; leave layers= out")
-    return {
-        layer: Plan(rope, (Band(kept[layer]),))
-        if layer in kept
-        else patch.resolve(rope, extent, max(layer, 0))
-        for layer, rope in ropes.items()
-    }
+    tables = Tables()
+    plans: dict[int, Plan] = {}
+    alike: dict[Any, Plan] = {}
+    for layer, rope in ropes.items():
+        if layer in kept:
+            plans[layer] = Plan(rope, (Band(kept[layer]),), tables=tables)
+            continue
+        index = max(layer, 0)
+        key = rope.inv_freq, *(rule(extent).covers(index) for rule in patch.visible)
+        if key not in alike:
+            alike[key] = replace(patch.resolve(rope, extent, index), tables=tables)
+        own = replace(alike[key].rope, layout=rope.layout)
+        plans[layer] = replace(alike[key], rope=own)
+    return plans
 
 
 @contextmanager

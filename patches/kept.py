@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from patches.base import PositionMap, Rope
+from patches.base import Plan, PositionMap
 from patches.rotation import rotated
 
 __all__ = ["DECODING", "KeptKeys", "Keys", "kept_keys"]
@@ -86,12 +86,12 @@ class Keys:
     kept: KeptKeys | None
     band: int
 
-    def rotated(self, first: int, stop: int, positions: PositionMap | None, rope: Rope) -> Tensor:
+    def rotated(self, first: int, stop: int, positions: PositionMap | None, plan: Plan) -> Tensor:
         """Keys of positions [first, stop), rotated by a position map."""
 
         def rotate_them(first: int, stop: int) -> Tensor:
             span = (first, stop, self.start)
-            return rotated(self.key, span, positions, rope, rope.layout.skews[1])
+            return rotated(self.key, span, positions, plan, plan.rope.layout.skews[1])
 
         if self.kept is None or positions is None:
             return rotate_them(first, stop)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from patches.base import PositionMap, Rope
+from patches.base import Plan, PositionMap, Rope
+from patches.tables import CosSin
 
 __all__ = ["cos_sin", "rotate", "rotated", "split"]
 
@@ -18,7 +19,14 @@ def rotate(x: Tensor, positions: Tensor, rope: Rope, skew: Tensor | None = None)
         skew: weight of a pair's first channel over that of its second, if x has been multiplied by
             weights that belong after the rotation [rotary_dim/2].
     """
-    cos, sin = cos_sin(x, positions, rope)
+    return turned(x, cos_sin(x, positions, rope), rope, skew)
+
+
+def turned(x: Tensor, tables: CosSin, rope: Rope, skew: Tensor | None) -> Tensor:
+    """Rotate x as `rotate` does, by tables of its dtype."""
+    if not rope.rotary_dim:
+        return x
+    cos, sin = tables
     before, low, high, rest = split(x, rope)
     onto_low, onto_high = (sin, sin) if skew is None else (sin * skew.to(x), sin / skew.to(x))
     pair = low * cos - high * onto_low, high * cos + low * onto_high
@@ -27,7 +35,7 @@ def rotate(x: Tensor, positions: Tensor, rope: Rope, skew: Tensor | None = None)
     return torch.cat((before, *pair, rest), dim=-1)
 
 
-def cos_sin(x: Tensor, positions: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+def cos_sin(x: Tensor, positions: Tensor, rope: Rope) -> CosSin:
     """Cosine and sine of each pair's angle in the dtype of x [length, rotary_dim/2]."""
     precision = torch.float64 if x.dtype == torch.float64 else torch.float32
     inv_freq = rope.inv_freq.to(x.device, precision)
@@ -52,13 +60,20 @@ def rotated(
     x: Tensor,
     span: tuple[int, int, int],
     positions: PositionMap | None,
-    rope: Rope,
+    plan: Plan,
     skew: Tensor | None,
 ) -> Tensor:
     """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
     first, stop, start = span
-    x = x[:, :, first - start : stop - start]
-    at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
-    if positions is not None:
-        return rotate(x, positions(at), rope, skew)
-    return x if rope.attention_factor == 1.0 else rotate(x, torch.zeros_like(at), rope)
+    x, rope = x[:, :, first - start : stop - start], plan.rope
+    if positions is None and rope.attention_factor == 1.0:
+        return x
+
+    def make() -> CosSin:
+        at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
+        return cos_sin(x, torch.zeros_like(at) if positions is None else positions(at), rope)
+
+    if plan.tables is None:
+        return turned(x, make(), rope, skew)
+    depends_on = (first, stop, positions, rope.inv_freq, rope.layout.reverse, x.dtype, x.device)
+    return turned(x, plan.tables.get(depends_on, make), rope, skew)
