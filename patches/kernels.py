@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from patches.kept import DECODING
 from patches.spec import PatchError
 
 __all__ = ["fused_attention"]
 
 
 MOST_SCORES = 1 << 22  # held at once where no kernel gives both the cap and the log-sum-exp
+BLOCK, MOST_BLOCKS = 512, 8  # least keys of a block, and most blocks, that a few queries fall into
 
 
 def fused_attention(
@@ -78,6 +80,8 @@ def kernel(
 ) -> tuple[Tensor, Tensor]:
     """The device's fused call."""
     if query.device.type in ("cpu", "meta"):  # on meta: the shapes, to count with
+        if query.shape[2] <= DECODING and not is_causal and key.shape[2] >= 2 * BLOCK:
+            return cpu_few(query, key, value, scaling)
         return cpu_flash(query, key, value, is_causal, scaling)
     if query.device.type == "cuda":
         half = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256
@@ -97,6 +101,31 @@ def cpu_flash(
     op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     out, lse = op(query, key, value, 0.0, is_causal, scale=scaling)
     return out, lse
+
+
+def cpu_few(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """A few queries over many keys: blocks of keys side by side, so that every thread has work.
+
+    The heads of a group stand as queries of one head, so that its keys are read once.
+    """
+    (batch, heads, q_len, _), (kv_heads, kv_len) = query.shape, key.shape[1:3]
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads * q_len, -1)
+    count = min(MOST_BLOCKS, kv_len // BLOCK)
+    whole = kv_len // count * count
+    outs, lses = [], []
+    for row in range(batch):  # blocks of several rows are no one tensor without a copy
+        q = grouped[row : row + 1]
+        k, v = (x[row, :, :whole].unflatten(1, (count, -1)).transpose(0, 1) for x in (key, value))
+        out, lse = cpu_flash(q.expand(count, -1, -1, -1), k, v, False, scaling)
+        if whole < kv_len:
+            rest = cpu_flash(
+                q, *(x[row : row + 1, :, whole:] for x in (key, value)), False, scaling
+            )
+            out, lse = torch.cat((out, rest[0])), torch.cat((lse, rest[1]))
+        lses.append(lse.logsumexp(0))
+        outs.append(((lse - lses[-1]).exp()[..., None] * out).sum(0))
+    shape = batch, heads, q_len
+    return torch.stack(outs).reshape(*shape, -1), torch.stack(lses).reshape(shape)
 
 
 def cuda_flash(

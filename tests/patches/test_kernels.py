@@ -19,6 +19,9 @@ SHAPES = [  # heads, kv_heads, q_len, kv_len, head_dim, is_causal
     (8, 1, 1, 1, 64, True),
     (9, 3, 50, 131, 64, False),
     (4, 2, 7, 40, 128, False),
+    (9, 3, 1, 1024, 64, False),  # few queries, many keys: in blocks
+    (4, 4, 1, 5003, 16, False),
+    (6, 2, 4, 1537, 20, False),
 ]
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
