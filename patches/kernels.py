@@ -112,15 +112,14 @@ def cpu_few(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * q_len, -1)
     count = min(MOST_BLOCKS, kv_len // BLOCK)
     whole = kv_len // count * count
+    fold = (kv_heads, count, whole // count, -1)
     outs, lses = [], []
     for row in range(batch):  # blocks of several rows are no one tensor without a copy
-        q = grouped[row : row + 1]
-        k, v = (x[row, :, :whole].unflatten(1, (count, -1)).transpose(0, 1) for x in (key, value))
-        out, lse = cpu_flash(q.expand(count, -1, -1, -1), k, v, False, scaling)
+        q, k, v = (x[row : row + 1] for x in (grouped, key, value))
+        blocks_k, blocks_v = (x[0, :, :whole].reshape(fold).transpose(0, 1) for x in (k, v))
+        out, lse = cpu_flash(q.expand(count, -1, -1, -1), blocks_k, blocks_v, False, scaling)
         if whole < kv_len:
-            rest = cpu_flash(
-                q, *(x[row : row + 1, :, whole:] for x in (key, value)), False, scaling
-            )
+            rest = cpu_flash(q, k[:, :, whole:], v[:, :, whole:], False, scaling)
             out, lse = torch.cat((out, rest[0])), torch.cat((lse, rest[1]))
         lses.append(lse.logsumexp(0))
         outs.append(((lse - lses[-1]).exp()[..., None] * out).sum(0))

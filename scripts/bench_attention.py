@@ -5,7 +5,8 @@
 A Llama of the shape of SmolLM2-135M with random weights reads `--len` tokens; every method is run
 in turn, `--repeats` times, in one process, and compared with the native attention of that process.
 The dense form is the usual one of the methods' repositories: one full score matrix for each band,
-chosen from by a mask, then a softmax. It is left out above `--dense-up-to`.
+chosen from by a mask, then a softmax. It is left out above `--dense-up-to`. The floor is the time
+that the least operations (scripts/floors.py) take at the rate of a square product of this machine.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from floors import forward_flops, product_rate
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -40,7 +42,7 @@ METHODS = (
     "self-extend(neighbor_window=512,group_size=8),dca(chunk_size=512,local_window=128),"
     "string(shift=512,window=128),lm-infinite(window=512),streaming(window=508),window(size=512)"
 )
-LINE = "{:>7} {:<46} {:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}"
+LINE = "{:>7} {:<46} {:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7}"
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def measure(model: Any, method: str, ids: Tensor) -> Run:
 def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dict[str, Any]]:
     """One row a method; methods take turns, so that a slow spell hits them all."""
     ids = torch.arange(length, device=model.device)[None] * 7919 % model.config.vocab_size
+    rate = product_rate(model.dtype, model.device)
     measure(model, methods[0], ids)  # warm-up
     runs: dict[str, list[Run]] = {method: [] for method in methods}
     for _, method in itertools.product(range(repeats), methods):
@@ -149,6 +152,7 @@ def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dic
     rows = []
     for method, measured in runs.items():
         own = medians(measured)
+        flops = forward_flops(model.config, method.removeprefix(DENSE), length, TRAINED_LENGTH)
         rows.append(
             {
                 "length": length,
@@ -160,6 +164,9 @@ def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dic
                 "times_native_peak": round(own.peak_gib / native.peak_gib, 3),
                 "forward_gib": round(own.forward_gib, 3),
                 "times_native_forward": round(own.forward_gib / native.forward_gib, 3),
+                "gflop": round(flops / 1e9, 1),
+                "floor_seconds": round(flops / rate, 3),
+                "of_product_rate": round(flops / rate / own.seconds, 3),
                 "runs": repeats,
                 "layers": model.config.num_hidden_layers,
                 "dtype": str(model.dtype).removeprefix("torch."),
@@ -207,6 +214,9 @@ def main() -> int:
             "x native",
             "forward",
             "x native",
+            "GFLOP",
+            "floor",
+            "of rate",
         )
     )
     for length in parse_lengths(args.len):
@@ -214,7 +224,7 @@ def main() -> int:
         methods = [m for m in methods if not m.startswith(DENSE) or length <= dense_up_to]
         for row in bench(model, length, methods, args.repeats):
             rows.append(row)
-            print(LINE.format(*list(row.values())[:9]), flush=True)
+            print(LINE.format(*list(row.values())[:12]), flush=True)
     if args.out:
         with args.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

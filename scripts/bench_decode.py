@@ -5,6 +5,8 @@
 A Llama of the shape of SmolLM2-135M with random weights takes `--steps` steps behind `--len` tokens
 of random keys and values, in `--repeats` rounds that alternate between the patches. Medians and
 fastest steps are written; the first step of a round, which rotates all keys once, is not counted.
+The floor is the time that reading the weights and the visible keys and values once takes, at the
+rate of a sum over 1 GiB (scripts/floors.py).
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 from bench_attention import build
+from floors import read_rate, step_bytes
 
 import patches
 from harness.cache import RowCache, make_cache
@@ -28,7 +31,7 @@ from patches.spec import split_specs
 PATCHES = "none,ntk,logn,rerope,rerope+logn,leaky-rerope,self-extend,dca,string,lm-infinite,"
 PATCHES += "streaming"
 FIELDS = ("patch", "device", "dtype", "threads", "length", "median_ms", "ratio", "fastest_ms")
-FIELDS += ("fastest_ratio",)
+FIELDS += ("fastest_ratio", "mib", "floor_ms")
 TRAINED, LAYERS = 2048, 30
 
 
@@ -78,6 +81,7 @@ def main() -> None:
     model = build(LAYERS, getattr(torch, options.dtype), str(device))
     specs, rows = split_specs(options.patch), []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    rate, size = read_rate(device), torch.empty(0, dtype=model.dtype).element_size()
     for length in parse_lengths(options.len):
         times: dict[str, list[float]] = {spec: [] for spec in specs}
         for _ in range(options.repeats):
@@ -86,16 +90,20 @@ def main() -> None:
         median = {spec: 1e3 * statistics.median(some) for spec, some in times.items()}
         fastest = {spec: 1e3 * min(some) for spec, some in times.items()}
         for spec in specs:
+            read = step_bytes(model.config, spec, length, TRAINED, size)
             figures = (
                 round(median[spec], 2),
                 round(median[spec] / median[specs[0]], 3),
                 round(fastest[spec], 2),
                 round(fastest[spec] / fastest[specs[0]], 3),
+                round(read / 2**20, 1),
+                round(1e3 * read / rate, 2),
             )
             values = (spec, name, options.dtype, torch.get_num_threads(), length, *figures)
             rows.append(dict(zip(FIELDS, values, strict=True)))
             print(f"{length:7} {spec:16} {figures[0]:9.2f} ms {figures[1]:6.3f} x", end="  ")
-            print(f"fastest {figures[2]:9.2f} ms {figures[3]:6.3f} x", flush=True)
+            print(f"fastest {figures[2]:9.2f} ms {figures[3]:6.3f} x", end="  ")
+            print(f"{figures[4]:7.0f} MiB, floor {figures[5]:6.2f} ms", flush=True)
     if options.out:
         with options.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
