@@ -18,6 +18,10 @@ __all__ = ["PositionTable", "lengthened", "position_tables", "tables_for"]
 SAME_NORM = 2e-3  # of the mean: rows of sinusoids are equally long, those of a learned table differ
 
 
+class Longer(nn.Parameter):
+    """The weight of a table while a patch is on."""
+
+
 @dataclass(frozen=True)
 class PositionTable:
     """An embedding of absolute positions.
@@ -91,7 +95,8 @@ def tables_for(
         keep: newest input tokens that the model is given; None for all.
 
     Raises:
-        PatchError: the model has no learned table to lengthen, or fewer positions than it needs.
+        PatchError: the model has no learned table to lengthen, one that is longer already, or fewer
+            positions than it needs.
     """
     need = keep or extent.context_length
     if patch.position_table is None and (sets := rotary_sets(model)):
@@ -104,6 +109,8 @@ def tables_for(
             )
         return ()
     tables, trained = position_tables(model), extent.original_max_position_embeddings
+    if any(isinstance(table.module.weight, Longer) for table in tables):
+        raise PatchError("the model already has a patch on; compose patches with '+' instead")
     if patch.position_table and not any(table.is_learned for table in tables):
         kind = "rotary embeddings" if rotary_sets(model) else "no table of learned positions"
         raise PatchError(
@@ -111,19 +118,28 @@ def tables_for(
             "another patch"
         )
     for table in tables:
-        has = f"{name_of(model)}: {table.name} has {table.positions} positions"
-        if trained > table.positions:
-            raise PatchError(
-                f"{has}, fewer than the trained length {trained}; give --trained-length "
-                f"{table.positions}"
-            )
-        if not patch.position_table and need > table.positions:
-            more = "hierarchical, which makes more, or " if table.is_learned else ""
-            raise PatchError(
-                f"{has}, fewer than the {need} tokens of the context; give {more}truncate, or "
-                "lower --len"
-            )
+        check_size(table, name_of(model), patch, trained, need)
     return tables
+
+
+def check_size(table: PositionTable, model: str, patch: Patch, trained: int, need: int) -> None:
+    """Refuse a table with fewer positions than a model was trained at, or than a context needs.
+
+    Raises:
+        PatchError: it has fewer.
+    """
+    has = f"{model}: {table.name} has {table.positions} positions"
+    if trained > table.positions:
+        raise PatchError(
+            f"{has}, fewer than the trained length {trained}; give --trained-length "
+            f"{table.positions}"
+        )
+    if not patch.position_table and need > table.positions:
+        more = "hierarchical, which makes more, or " if table.is_learned else ""
+        raise PatchError(
+            f"{has}, fewer than the {need} tokens of the context; give {more}truncate, or "
+            "lower --len"
+        )
 
 
 @contextmanager
@@ -151,7 +167,7 @@ def lengthened(
                     if buffer.shape and buffer.shape[-1] in sizes:
                         new = continued(buffer, sizes[buffer.shape[-1]])
                         stack.enter_context(changed(module, {name: new}))
-            new_weight = nn.Parameter(longer, table.module.weight.requires_grad)
+            new_weight = Longer(longer, table.module.weight.requires_grad)
             values = {"weight": new_weight, "num_embeddings": len(longer)}
             stack.enter_context(changed(table.module, values))
         if length > had:

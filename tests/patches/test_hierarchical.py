@@ -71,6 +71,17 @@ def test_the_table_is_the_articles(alpha: float, length: int) -> None:
     assert torch.equal(table[:5], p)
 
 
+@pytest.mark.parametrize("second", ["hierarchical", "window(size=9)", "logn"])
+def test_a_second_patch_on_a_longer_table_is_refused(second: str) -> None:
+    model = model_of("gpt2")
+    with apply(model, parse("hierarchical"), LENGTH):
+        refused = pytest.raises(PatchError, match="already has a patch on")
+        with refused, apply(model, parse(second), LENGTH):
+            pass
+    with apply(model, parse("hierarchical"), LENGTH):  # and none is left behind
+        pass
+
+
 def test_all_positions_differ() -> None:
     p = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     table = parse("hierarchical").position_table(p, 36)
