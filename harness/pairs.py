@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from harness.results import Record
-from tasks.metrics import paired_difference
+from tasks.intervals import paired_difference
 
 __all__ = ["FEWEST_DOCUMENTS", "Difference", "difference", "scores"]
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.results import Row, Scores
-from tasks.metrics import METRICS, interval
+from tasks.intervals import interval
+from tasks.metrics import METRICS
 
 __all__ = ["total_rows"]
 

@@ -1,8 +1,8 @@
-"""Metrics from sufficient statistics, and intervals that resample documents.
+"""Metrics from sufficient statistics.
 
 A metric's value is a function of the sum of its samples' statistics, so pooling over documents and
-the bootstrap are the same operation. BLEU is on 0-100, as the field has it; ROUGE and accuracy are
-on 0-1.
+the bootstrap (intervals.py) are the same operation. BLEU is on 0-100, as the field has it; ROUGE
+and accuracy are on 0-1.
 """
 
 import math
@@ -12,10 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tasks.base import Output, TaskError
+from tasks.base import Output
 
 __all__ = [
     "METRICS",
@@ -23,15 +20,11 @@ __all__ = [
     "accuracy_stats",
     "bleu_stats",
     "grouped_stats",
-    "interval",
     "nll_stats",
     "overlap_stats",
-    "paired_difference",
     "rouge_stats",
 ]
 
-RESAMPLES = 2000
-PERCENTILES = (2.5, 97.5)
 ORDERS = 4
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 OF_TOKENS = ("nll", "ppl", "accuracy", "gain", "key_share", "longppl", "longppl-self")
@@ -41,13 +34,22 @@ Stats = Sequence[float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: `finish` turns summed statistics into the value; `better` is lower or higher."""
+    """A metric.
+
+    Attributes:
+        finish: turns summed statistics into the value.
+        better: lower or higher.
+        effective: what a length must reach to count as one the model can use.
+        sets: where among the statistics the counts of data sets stand that each have a mean of
+            their own in the value; None: all samples have one mean.
+    """
 
     name: str
     finish: Callable[[Stats], float]
     better: str
     describe: Callable[[], str]
-    effective: float | None = None  # what a length must reach to count as one the model can use
+    effective: float | None = None
+    sets: slice | None = None
 
     @property
     def of_answer(self) -> bool:
@@ -76,7 +78,7 @@ def _mean_of_groups(stats: Stats) -> float:
     return _plain_mean([one for one in found if not math.isnan(one)])
 
 
-def _geometric_of_groups(stats: Stats) -> float:
+def _geometric(stats: Stats) -> float:
     """Mean over data sets of the third root of the product of the means of three scores."""
     sets = [stats[start : start + 4] for start in range(0, len(stats), 4)]
     means = [[total / one[3] for total in one[:3]] for one in sets if one[3]]
@@ -134,6 +136,10 @@ def _leval_detail() -> str:
     return f"geometric mean of mean ROUGE-1, -2 and -L; {_rouge_detail('default')()}"
 
 
+def _of_groups(name: str, describe: Callable[[], str]) -> Metric:
+    return Metric(name, _mean_of_groups, "higher", describe, sets=slice(1, None, 2))
+
+
 def _table(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
@@ -150,12 +156,12 @@ METRICS: dict[str, Metric] = _table(
         Metric("exact_match", _mean, "higher", lambda: "answers equal to the hidden one / all"),
         Metric("string_match", _mean, "higher", lambda: "mean share of references in the answer"),
         Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),
-        Metric("infinitebench", _mean_of_groups, "higher", lambda: "100 * compute_scores.py's"),
-        Metric("longbench", _mean_of_groups, "higher", _longbench_detail),
+        _of_groups("infinitebench", lambda: "100 * compute_scores.py's"),
+        _of_groups("longbench", _longbench_detail),
         Metric("longbench-v2", _mean, "higher", lambda: "100 * right letters / all"),
-        Metric("leval-exam", _mean_of_groups, "higher", lambda: "100 * em.py's exact match"),
-        Metric("leval-f1", _mean_of_groups, "higher", lambda: "100 * f1.py's F1"),
-        Metric("leval-rouge", _geometric_of_groups, "higher", _leval_detail),
+        _of_groups("leval-exam", lambda: "100 * em.py's exact match"),
+        _of_groups("leval-f1", lambda: "100 * f1.py's F1"),
+        Metric("leval-rouge", _geometric, "higher", _leval_detail, sets=slice(3, None, 4)),
         Metric("bleu", _bleu, "higher", _signature("en")),
         Metric("bleu-zh", _bleu, "higher", _signature("zh")),
         *(Metric(name, _mean, "higher", _rouge_detail("default")) for name in ROUGE_TYPES),
@@ -215,80 +221,3 @@ def overlap_stats(
     best = [(name, max(one[name] for one in rouge)) for name in ROUGE_TYPES]
     suffix = "-zh" if lang == "zh" else ""
     return [(f"{name}{suffix}", stats) for name, stats in [("bleu", bleu), *best]]
-
-
-def _by_document(stats_by_sample: Sequence[Stats], documents: Sequence[str]) -> NDArray[np.float64]:
-    """Sum statistics within documents, in the order of document ids: [documents, stats]."""
-    if not stats_by_sample or len(stats_by_sample) != len(documents):
-        raise TaskError(
-            f"{len(stats_by_sample)} samples and {len(documents)} document ids; "
-            "expected one id a sample and at least one sample"
-        )
-    table = np.asarray(stats_by_sample, dtype=np.float64)
-    names, rows = np.unique(np.asarray(documents), return_inverse=True)
-    sums = np.zeros((len(names), table.shape[1]))
-    np.add.at(sums, rows, table)
-    return sums
-
-
-def _resampled(
-    sums: NDArray[np.float64], finish: Callable[[Stats], float], seed: int
-) -> list[float]:
-    """Values on resampled documents; the resamples depend on the seed and document count only."""
-    count = len(sums)
-    drawn = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    return [finish(sums[rows].sum(axis=0).tolist()) for rows in drawn]
-
-
-def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    # An order statistic: no interpolation, which would turn two infinite values into nan.
-    low, high = np.percentile(np.asarray(values), PERCENTILES, method="inverted_cdf")
-    return float(low), float(high)
-
-
-def interval(
-    metric: str, stats_by_sample: Sequence[Stats], documents: Sequence[str], seed: int
-) -> tuple[float, float, float]:
-    """Return a metric's value and its 95 % percentile bootstrap interval over documents.
-
-    All samples of a document are drawn together. One document says nothing about the spread over
-    documents: both bounds are nan then.
-
-    Args:
-        metric: name in METRICS.
-        stats_by_sample: sufficient statistics, one entry a sample.
-        documents: document id of each sample.
-        seed: seed of the resampling.
-    """
-    sums, finish = _by_document(stats_by_sample, documents), METRICS[metric].finish
-    value = finish(sums.sum(axis=0).tolist())
-    if len(sums) == 1:
-        return value, math.nan, math.nan
-    return value, *_bounds(_resampled(sums, finish, seed))
-
-
-def paired_difference(
-    metric: str,
-    stats_a: Sequence[Stats],
-    stats_b: Sequence[Stats],
-    documents: Sequence[str],
-    seed: int,
-) -> tuple[float, float, float]:
-    """Return value(a) - value(b) on the same samples, and its interval over the same resamples.
-
-    Both bounds are nan where there is one document.
-
-    Args:
-        metric: name in METRICS.
-        stats_a: sufficient statistics, one entry a sample.
-        stats_b: the same for the other side, in the same order of samples.
-        documents: document id of each sample.
-        seed: seed of the resampling.
-    """
-    sums_a, sums_b = _by_document(stats_a, documents), _by_document(stats_b, documents)
-    finish = METRICS[metric].finish
-    value = finish(sums_a.sum(axis=0).tolist()) - finish(sums_b.sum(axis=0).tolist())
-    if len(sums_a) == 1:
-        return value, math.nan, math.nan
-    pairs = zip(_resampled(sums_a, finish, seed), _resampled(sums_b, finish, seed), strict=True)
-    return value, *_bounds([a - b for a, b in pairs])

@@ -5,7 +5,8 @@ import pytest
 
 from tasks import TaskError, parse
 from tasks.base import Document, Output
-from tasks.metrics import METRICS, interval
+from tasks.intervals import interval
+from tasks.metrics import METRICS
 from tests.tasks.toy import Bytes, Words, played, story
 
 RAMP = Document("ramp", "".join(map(chr, range(32, 127))))

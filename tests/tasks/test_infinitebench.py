@@ -5,7 +5,7 @@ import pytest
 import tasks
 from tasks.base import Output
 from tasks.infinitebench import GROUPS, NEW, OWN
-from tasks.metrics import interval
+from tasks.intervals import interval
 from tasks.official.infinitebench import DATASETS, score
 from tests.tasks.benchmarks import document_of, documents_of, infinitebench
 from tests.tasks.toy import Bytes

@@ -12,8 +12,8 @@ import tasks
 from tasks.base import Output
 from tasks.corpus import load
 from tasks.formats import FORMATS
+from tasks.intervals import interval
 from tasks.leval import GROUPS, KINDS, OWN, PARTS
-from tasks.metrics import interval
 from tasks.official.leval import geometric_mean, rouge
 from tasks.rows import Row
 from tests.tasks.benchmarks import TEXTS, document_of, documents_of, leval

@@ -10,9 +10,9 @@ import pytest
 import tasks
 from tasks.base import Output
 from tasks.corpus import load
+from tasks.intervals import interval
 from tasks.longbench.datasets import DATASETS, EXTENDED, GROUPS
 from tasks.longbench.prompts import OWN
-from tasks.metrics import interval
 from tests.tasks.benchmarks import document_of, documents_of, longbench, longbench_v2
 from tests.tasks.toy import Bytes, Words
 

@@ -9,7 +9,8 @@ import pytest
 import sacrebleu
 
 from tasks.base import TaskError
-from tasks.metrics import METRICS, bleu_stats, interval, paired_difference, rouge_stats
+from tasks.intervals import interval, paired_difference
+from tasks.metrics import METRICS, bleu_stats, grouped_stats, rouge_stats
 
 VECTORS = Path(__file__).parents[3] / "shared/data/metric_vectors/bleu_rouge_score.jsonl"
 PAIRS = [
@@ -140,6 +141,45 @@ def test_one_document_has_a_value_and_no_bounds():
     difference, *bounds = paired_difference("nll", means([3]), means([1]), ["one"], seed=0)
     assert difference == 2.0
     assert all(map(math.isnan, bounds))
+
+
+GROUPS = [["a"], ["b", "c"]]
+
+
+def of_sets(values):
+    """Statistics of (data set, value) pairs, and document ids."""
+    stats = [grouped_stats(GROUPS, name, value) for name, value in values]
+    return stats, names(len(values))
+
+
+def test_documents_are_drawn_within_their_data_set():
+    alike = [("a", 10)] * 3 + [("b", 90)] * 2 + [("c", 50)] * 2
+    assert interval("longbench", *of_sets(alike), seed=0) == (40, 40, 40)
+    rng = np.random.default_rng(4)
+    drawn = {name: rng.normal(50, 9, count) for name, count in [("a", 60), ("b", 30), ("c", 45)]}
+    pairs = [(name, value) for name, values in drawn.items() for value in values]
+    value, low, high = interval("longbench", *of_sets(pairs), seed=0)
+    error = {name: values.std() / len(values) ** 0.5 for name, values in drawn.items()}
+    spread = math.hypot(error["a"] / 2, error["b"] / 4, error["c"] / 4)
+    mean = {name: values.mean() for name, values in drawn.items()}
+    assert value == pytest.approx(mean["a"] / 2 + mean["b"] / 4 + mean["c"] / 4)
+    assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+
+
+def test_a_data_set_of_one_document_leaves_no_bounds():
+    stats, documents = of_sets([("a", 10), ("a", 30), ("b", 50)])
+    value, *bounds = interval("longbench", stats, documents, seed=0)
+    assert value == 35
+    assert all(map(math.isnan, bounds))
+    *_, high = paired_difference("longbench", stats, stats, documents, seed=0)
+    assert math.isnan(high)
+
+
+def test_third_roots_are_of_means_within_data_sets():
+    first, second = [8.0, 8.0, 8.0, 1.0], [27.0, 27.0, 27.0, 1.0]
+    empty = [0.0] * 4
+    stats = [first + empty] * 2 + [empty + second] * 2
+    assert interval("leval-rouge", stats, names(4), seed=0) == pytest.approx((17.5,) * 3)
 
 
 def test_a_constant_shift_has_a_paired_difference_without_width():

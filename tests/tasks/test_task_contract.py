@@ -9,7 +9,8 @@ import pytest
 import tasks
 from tasks import TASKS
 from tasks.base import Document, Sample
-from tasks.metrics import METRICS, interval
+from tasks.intervals import interval
+from tasks.metrics import METRICS
 from tasks.ruler import PARTS
 from tests.tasks.benchmarks import documents_of
 from tests.tasks.toy import SOURCES, Bytes, Words, played, story
