@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from patches.base import Band, Plan, Region
+from patches.base import Band, Plan, QueryScale, Region
 from patches.kept import DECODING, KeptKeys, Keys
 from patches.kernels import fused_attention
 from patches.rotation import rotate, rotated
@@ -190,8 +190,7 @@ def partial_attention(
     """
     q_stop, k_stop = q_start + query.shape[2], k_start + key.shape[2]
     if plan.query_scale is not None:
-        positions = torch.arange(q_start, q_stop, device=query.device)
-        query = query * plan.query_scale(positions).to(query.device, query.dtype)[:, None]
+        query = query * scales(plan, plan.query_scale, (q_start, q_stop), query)
     softmax = Softmax(query, value.shape[-1])
     kept = kept if query.shape[2] <= DECODING else None
     for index, band in enumerate(plan.bands):
@@ -200,6 +199,18 @@ def partial_attention(
             keys = Keys(key, value, k_start, kept, index)
             run_band(softmax, band, todo, (query, q_start), keys, plan, (scaling, softcap))
     return softmax.out, softmax.lse
+
+
+def scales(
+    plan: Plan, query_scale: QueryScale, positions: tuple[int, int], query: Tensor
+) -> Tensor:
+    """Factors on the queries of positions [first, stop), in their dtype [q_len, 1]."""
+
+    def make() -> Tensor:
+        at = torch.arange(*positions, device=query.device)
+        return query_scale(at).to(query.device, query.dtype)[:, None]
+
+    return plan.once((query_scale, *positions, query.dtype, query.device), make)
 
 
 def run_band(

@@ -4,7 +4,7 @@ logit(i, j) = c(i) * <R(Pq(i)) q_i, R(Pk(j)) k_j> * scaling, with query i and ke
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from patches.decoding import Decoding
 from patches.region import EVERYWHERE, Region
+from patches.shared import Shared, Value
 from patches.spec import PatchError
-from patches.tables import Tables
 
 __all__ = [
     "Band",
@@ -148,13 +148,17 @@ class Plan:
         rope: the frequencies of every band.
         bands: disjoint bands that cover the visible pairs.
         query_scale: factors on queries, given their positions [q_len]; None is 1.
-        tables: where layers find each other's cosines and sines; None: each makes its own.
+        shared: where layers find what others have made; None: each makes its own.
     """
 
     rope: Rope
     bands: tuple[Band, ...] = (Band(),)
     query_scale: QueryScale | None = None
-    tables: Tables | None = None
+    shared: Shared | None = None
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """What `make` gives, made once a forward for all layers that share it."""
+        return make() if self.shared is None else self.shared.get(key, make)
 
 
 SINGLE = {  # seams that hold one method

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from patches.attention import attend
 from patches.base import Band, Extent, Patch, Plan, QueryScale, Region, Rope
 from patches.kept import kept_keys
+from patches.shared import Shared
 from patches.spec import PatchError
-from patches.tables import Tables
 
 __all__ = ["AttentionFunction", "Columns", "banded", "native_plans", "planned", "scaled", "swapped"]
 
@@ -75,11 +75,11 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
     ) -> tuple[Tensor, None]:
         softcap, sink_logits = extras(module, kwargs, attention_mask, dropout)
         plan = plans[module.layer_idx]
-        if plan.tables is not None:
-            plan.tables.enter(module.layer_idx)
+        if plan.shared is not None:
+            plan.shared.enter(module.layer_idx)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         first_column = key.shape[2] - query.shape[2]
-        pads = left_padding(attention_mask, query.shape[0], key.shape[2])
+        pads = padding_of_forward(plan, attention_mask, query.shape[0], key.shape[2])
         if module.layer_idx == first:  # reading positions waits for the device: once a forward
             check_positions(kwargs.get("position_ids"), pads, first_column)
         out = query.new_empty(*query.shape[:3], value.shape[-1])
@@ -118,17 +118,17 @@ def planned(
     shared = min(ropes, default=0) < 0  # transformers numbers such a module -1
     if shared and any(rule(extent).layers != (0, None) for rule in patch.visible):
         raise PatchError(f"'{patch}': the model's layers share their attention; leave layers= out")
-    tables = Tables()
+    of_forward = Shared()
     plans: dict[int, Plan] = {}
     alike: dict[Any, Plan] = {}
     for layer, rope in ropes.items():
         if layer in kept:
-            plans[layer] = Plan(rope, (Band(kept[layer]),), tables=tables)
+            plans[layer] = Plan(rope, (Band(kept[layer]),), shared=of_forward)
             continue
         index = max(layer, 0)
         key = rope.inv_freq, *(rule(extent).covers(index) for rule in patch.visible)
         if key not in alike:
-            alike[key] = replace(patch.resolve(rope, extent, index), tables=tables)
+            alike[key] = replace(patch.resolve(rope, extent, index), shared=of_forward)
         own = replace(alike[key].rope, layout=rope.layout)
         plans[layer] = replace(alike[key], rope=own)
     return plans
@@ -187,6 +187,11 @@ def extras(
         kind = module.config.model_type
         raise PatchError(f"{kind}: attention uses {', '.join(others)}; not supported by this patch")
     return kwargs.get("softcap"), kwargs.get("s_aux")
+
+
+def padding_of_forward(plan: Plan, mask: Tensor | None, batch: int, kv_len: int) -> list[int]:
+    """What `left_padding` gives, read once a forward: reading it waits for the device."""
+    return plan.once((mask, batch, kv_len), lambda: left_padding(mask, batch, kv_len))
 
 
 def left_padding(mask: Tensor | None, batch: int, kv_len: int) -> list[int]:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from patches.base import Plan, PositionMap, Rope
-from patches.tables import CosSin
 
 __all__ = ["cos_sin", "rotate", "rotated", "split"]
+
+CosSin = tuple[Tensor, Tensor]  # cosine and sine of each pair's angle [length, rotary_dim/2]
 
 
 def rotate(x: Tensor, positions: Tensor, rope: Rope, skew: Tensor | None = None) -> Tensor:
@@ -73,7 +74,5 @@ def rotated(
         at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
         return cos_sin(x, torch.zeros_like(at) if positions is None else positions(at), rope)
 
-    if plan.tables is None:
-        return turned(x, make(), rope, skew)
     depends_on = (first, stop, positions, rope.inv_freq, rope.layout.reverse, x.dtype, x.device)
-    return turned(x, plan.tables.get(depends_on, make), rope, skew)
+    return turned(x, plan.once(depends_on, make), rope, skew)

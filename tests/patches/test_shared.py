@@ -1,4 +1,4 @@
-"""Cosines and sines shared by the layers of a forward: made once, never another layer's."""
+"""What layers of a forward share: made once, never another layer's."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,11 +8,11 @@ import torch
 
 import patches
 from harness.cache import RowCache
-from patches import rotation
+from patches import hook, rotation
 from patches.apply import apply
 from patches.base import Extent, Layout, Rope
 from patches.hook import planned
-from patches.tables import Tables
+from patches.shared import Shared
 from tests.models import KINDS, tiny, tokens
 
 LENGTH = 90
@@ -57,7 +57,7 @@ def read(model: Any, spec: str, pieces: list[int], pads: int) -> list[torch.Tens
 def test_sharing_changes_no_bit(family: str, spec: str, pads: int, monkeypatch: Any) -> None:
     model, pieces = tiny(family, **MODELS[family]), [40, 40, 1, 1, 7, 1]
     shared = read(model, spec, pieces, pads)
-    monkeypatch.setattr(Tables, "get", lambda self, key, make: make())
+    monkeypatch.setattr(Shared, "get", lambda self, key, make: make())
     for got, wanted in zip(shared, read(model, spec, pieces, pads), strict=True):
         assert torch.equal(got, wanted)
 
@@ -92,12 +92,38 @@ def test_each_layer_has_the_plan_of_its_own_frequencies_windows_and_layout(spec:
         assert regions == [band.region for band in wanted.bands]
 
 
-def test_a_forward_keeps_no_tables_of_an_earlier_one() -> None:
-    tables = Tables()
-    pair = torch.ones(2), torch.ones(2)
+def test_a_forward_keeps_nothing_of_an_earlier_one() -> None:
+    shared = Shared()
     for layer in (0, 2, 5):
-        tables.enter(layer)
-        tables.get(layer, lambda: pair)
-    assert set(tables.found) == {0, 2, 5}
-    tables.enter(2)  # the first layer of a model whose first two do not attend
-    assert not tables.found
+        shared.enter(layer)
+        shared.get(layer, lambda: 1)
+    assert set(shared.found) == {0, 2, 5}
+    shared.enter(2)  # the first layer of a model whose first two do not attend
+    assert not shared.found
+
+
+def test_padding_is_read_and_factors_are_made_once_a_forward(monkeypatch: Any) -> None:
+    calls = []
+    read = hook.left_padding
+    monkeypatch.setattr(hook, "left_padding", lambda *args: calls.append("pads") or read(*args))
+    model = tiny("llama", num_hidden_layers=4)
+    patch = patches.parse("rerope(window=9)")
+    scaled = replace(patch, query_scales=(lambda at, _: calls.append("scale") or at * 0.01 + 1,))
+    mask = torch.ones(1, LENGTH, dtype=torch.long)
+    with apply(model, scaled, LENGTH), torch.inference_mode():
+        for pads in (3, 7):  # another mask is another padding
+            calls.clear()
+            mask[0, :pads] = 0
+            model(tokens(LENGTH), attention_mask=mask.clone(), use_cache=False)
+            assert sorted(calls) == ["pads", "scale"]
+
+
+def test_what_is_held_does_not_grow_from_forward_to_forward() -> None:
+    model = tiny("llama", num_hidden_layers=4)
+    with apply(model, patches.parse(SPECS[0]), LENGTH) as applied, torch.inference_mode():
+        (shared,) = {id(plan.shared): plan.shared for plan in applied.plans.values()}.values()
+        held = []
+        for length in (50, 60, 70):
+            model(tokens(length), use_cache=False)
+            held.append(len(shared.found))
+    assert held[0] == held[1] == held[2] > 0
