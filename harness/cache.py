@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -79,11 +78,7 @@ class PreallocatedLayer(DynamicLayer):
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, head_dim = states.shape
-        shape = (self.size, heads, self.capacity, head_dim)
-        make = (
-            torch.zeros if self.size > 1 else torch.empty
-        )  # padding is masked, and must be finite
-        return make(shape, dtype=states.dtype, device=states.device)
+        return states.new_empty(self.size, heads, self.capacity, head_dim)
 
 
 class RowCache(Cache):
@@ -102,6 +97,12 @@ class RowCache(Cache):
         for layer in self.layers:
             layer.kept = {}
             layer.show(length)
+
+    def blank(self, row: int, columns: int) -> None:
+        """Put zeros into the first columns of a row: what is masked must be finite."""
+        for layer in self.layers:
+            for buffer in layer.buffers:
+                buffer[row, :, :columns] = 0
 
     def copy(
         self, row: int, first: int, other: RowCache, place: tuple[int, int], length: int

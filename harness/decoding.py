@@ -15,7 +15,7 @@ from patches.base import Patch, PatchError
 from patches.decoding import Decoding
 from tasks.base import Sample, Task
 
-__all__ = ["check_decoding", "decode", "reader", "unbatched"]
+__all__ = ["check_decoding", "cuts_middle", "decode", "reader", "unbatched"]
 
 Reading = Callable[[], AbstractContextManager[None]]
 
@@ -53,6 +53,13 @@ def check_decoding(patch: Patch, task: Task, samples: Sequence[Sample], trained:
             windows_of(prompt, decoding, trained)
         except PatchError as error:
             raise PatchError(f"{both}: {error}") from None
+
+
+def cuts_middle(patch: Patch, samples: Sequence[Sample]) -> bool:
+    """Whether prompts too long for the patch lose their middle, and not their beginning."""
+    if patch.cuts_middle is None:
+        return not any(sample.passes for sample in samples)
+    return patch.cuts_middle
 
 
 def unbatched(patches: Sequence[Patch], batch: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command `fetch`: official prompts of a benchmark, once, from its own repository.
+"""The command `fetch`: official prompts of a benchmark, once, from where its authors have them.
 
 Nothing else of the program looks for them on the network. Imports no torch.
 """
@@ -21,7 +21,6 @@ __all__ = ["fetch", "main"]
 
 OFFLINE, YES = "HF_HUB_OFFLINE", ("1", "on", "yes", "true")
 SECONDS = 10.0
-LARGEST = 1 << 20  # bytes that are read of an answer
 
 
 class Answer(Protocol):
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     if options.benchmark not in PINNED:
         raise HarnessError(
             f"unknown benchmark '{options.benchmark}'; expected one of {', '.join(PINNED)}"
-            f"{did_you_mean(options.benchmark, PINNED)}; others have no file of prompts"
+            f"{did_you_mean(options.benchmark, PINNED)}; of others no file is pinned"
         )
     for line in fetch(PINNED[options.benchmark], options.directory, _open):
         print(line)
@@ -86,7 +85,7 @@ def fetch(files: Sequence[Pinned], directory: Path, opener: Open) -> Iterator[st
         target = directory / "prompts" / file.name
         check_target(target)
         write_atomically(target, _download(file, target, opener))
-        yield f"{target}: from {file.repository} at {file.revision[:12]}"
+        yield f"{target}: from {file.origin}"
 
 
 def _check(path: Path, file: Pinned) -> None:
@@ -96,8 +95,8 @@ def _check(path: Path, file: Pinned) -> None:
         raise Unavailable(f"{path}: cannot be read ({error.strerror}); check its rights") from None
     if not file.is_it(content):
         raise Unavailable(
-            f"{path}: not the file of {file.repository} at {file.revision[:12]} (sha256 "
-            f"{file.sha256[:12]}); keep it and use it as it is, or move it away and fetch again"
+            f"{path}: not the file of {file.origin} (sha256 {file.sha256[:12]}); keep it and use "
+            "it as it is, or move it away and fetch again"
         )
 
 
@@ -109,13 +108,14 @@ def _download(file: Pinned, target: Path, opener: Open) -> bytes:
         )
     try:
         with closing(opener(file.url, SECONDS)) as answer:
-            content = answer.read(LARGEST)
+            sent = answer.read(file.most)
     except (OSError, HTTPException) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise Unavailable(f"{file.url}: not reached ({reason}); try again, or {by_hand}") from None
+    content = file.within(sent)
     if not file.is_it(content):
         raise Unavailable(
-            f"{file.url}: sent {len(content)} bytes that are not the file (sha256 is not "
+            f"{file.url}: sent {len(sent)} bytes that are not the file (sha256 is not "
             f"{file.sha256[:12]}…); nothing was written; look what stands between, or {by_hand}"
         )
     return content

@@ -148,6 +148,8 @@ class Batch:
         """Read all prompts; return the logits of their last tokens [rows, vocabulary]."""
         logits = torch.stack([self._read(index) for index in range(len(self.rows))])
         self.before = None  # its memory is free from here on
+        for index, pad in enumerate(self.pads):
+            self.cache.blank(index, pad)
         self.cache.open(slice(0, len(self.rows)), 0, self.columns)
         return logits
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from harness.decoding import decode
+from harness.decoding import cuts_middle, decode
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
@@ -142,9 +142,8 @@ class _Measurement:
         asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
         decoding, row = self.cell.patch.decoding, self.cell.template
         if decoding is None:
-            made = generate(
-                self.engine, asked, applied.keep, row.batch, self.cell.patch.cuts_middle
-            )
+            is_middle = cuts_middle(self.cell.patch, samples)
+            made = generate(self.engine, asked, applied.keep, row.batch, is_middle)
         else:
             made = decode(self.engine, asked, decoding, row.trained_length, applied.readings)
         for sample in samples:

@@ -29,6 +29,7 @@ __all__ = [
     "parse_retry",
     "parse_shard",
     "parser_of",
+    "use_large_pages",
 ]
 
 DTYPES = {
@@ -129,7 +130,7 @@ def measurer_of(options: argparse.Namespace) -> "AbstractContextManager[Worker |
     timeout = options.cell_timeout
     if timeout is not None and not 0 < timeout < math.inf:
         raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large pages, whole ones given back
+    use_large_pages()
     if options.in_process:
         if timeout is not None:
             raise HarnessError(
@@ -140,6 +141,11 @@ def measurer_of(options: argparse.Namespace) -> "AbstractContextManager[Worker |
     from harness.worker import Worker
 
     return Worker(timeout)
+
+
+def use_large_pages() -> None:
+    """Let torch put large tensors into large pages, which go back whole; before its first one."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def check_shared(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import transformers
 import patches
 import tasks
 from harness.checkpoint import ATTENTION, Checkpoint, open_checkpoint
-from harness.decoding import check_decoding
+from harness.decoding import check_decoding, cuts_middle
 from harness.errors import HarnessError, Unavailable
 from harness.lengths import render_length
 from harness.results import Row, cell_id
@@ -183,18 +183,22 @@ class _Maker:
     trained_length: int
 
     def cell(self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch) -> Cell:
-        key = self._key(task, length, patch)
-        return Cell(self.checkpoint, patch, task, samples, self._template(key, task, samples), key)
+        key = self._key(task, length, samples, patch)
+        template = replace(self._template(key, task, samples), patch=str(patch))
+        return Cell(self.checkpoint, patch, task, samples, template, key)
 
-    def _key(self, task: Task, length: int, patch: Patch) -> dict[str, Any]:
+    def _key(
+        self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch
+    ) -> dict[str, Any]:
         checkpoint = self.checkpoint
+        is_unsaid = patch.cuts_middle is None and cuts_middle(patch, samples)
         dtype = checkpoint.dtype(self.request.dtype, self.device)
         return {
             "model": checkpoint.name,
             "weights": checkpoint.weights,
             "config": checkpoint.config_digest,
             "tokenizer": checkpoint.tokenizer.digest,
-            "patch": str(patch),
+            "patch": f"{patch}, middle cut" if is_unsaid else str(patch),  # that alone: beginning
             "task": task.spec,
             "data_digest": self.corpus.digest,
             "trained_length": self.trained_length,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.cache import RowCache, make_cache
-from harness.decoding import reader
+from harness.decoding import cuts_middle, reader
 from harness.engine import Engine, losses, pieces
 from harness.generate import Batch, Prompt, Row, known_of, shortened
 from harness.plan import Cell
@@ -67,7 +67,8 @@ def groups_of(cell: Cell, engine: Engine, keep: int | None) -> Iterable[Group]:
         for sample in cell.samples
         if sample.max_new_tokens
     ]
-    prompts = [shortened(engine, prompt, keep, cell.patch.cuts_middle) for prompt in asked]
+    is_middle = cuts_middle(cell.patch, cell.samples)
+    prompts = [shortened(engine, prompt, keep, is_middle) for prompt in asked]
     before = ((), *prompts)
     known = [known_of(*pair) for pair in zip(prompts, before, strict=False)]
     size = cell.template.batch

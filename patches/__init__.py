@@ -40,7 +40,12 @@ class Entry:
 
 PATCHES: dict[str, Entry] = {
     "none": Entry("none", "input", "the model as it is", baseline=True),
-    "truncate": Entry("none", "input", "the newest trained-length tokens alone", baseline=True),
+    "truncate": Entry(
+        "none",
+        "input",
+        "its trained length alone: the newest, or both ends of a prompt",
+        baseline=True,
+    ),
     "pi": Entry("pi", "frequencies", "position interpolation: all frequencies / factor"),
     "ntk-old": Entry("ntk", "frequencies", "base times factor"),
     "ntk": Entry("ntk", "frequencies", "NTK-aware base: last pair / factor, first untouched"),

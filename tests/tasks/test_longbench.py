@@ -374,7 +374,7 @@ def test_real_rows_with_official_prompts(name):
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:2]]
     templates = json.loads((SHARED / "prompts/longbench_v1/dataset2prompt.json").read_text("utf-8"))
     limits = json.loads((SHARED / "prompts/longbench_v1/dataset2maxlen.json").read_text("utf-8"))
-    assert corpus.name.startswith(f"{SHARED}; prompts dataset2prompt.json@")
+    assert corpus.name.startswith(f"{SHARED}; prompts official dataset2prompt.json@")
     assert limits[name] == DATASETS[name].new
     whole = task.samples(corpus.documents, Bytes(bos_id=None), 10**7, 256, 0)
     short = task.samples(corpus.documents, Bytes(bos_id=None), 3000, 256, 0)
@@ -389,7 +389,7 @@ def test_real_rows_with_official_prompts(name):
 def test_real_rows_of_v2_with_the_official_prompt():
     task = tasks.parse("longbench-v2")
     corpus = load(str(SHARED), 40, task.reads, task.sources, task.tables)
-    assert "prompts 0shot.txt@" in corpus.name and len(corpus.documents) == 40
+    assert "prompts official 0shot.txt@" in corpus.name and len(corpus.documents) == 40
     row = json.loads((SHARED / "longbench_v2" / "sample.jsonl").read_text("utf-8").split("\n")[0])
     text = (SHARED / "prompts" / "longbench_v2" / "0shot.txt").read_text(encoding="utf-8")
     for place, field in [("$DOC$", "context"), ("$Q$", "question")]:
