@@ -101,6 +101,11 @@ class TextTokenizer:
         bos = self._tokenizer.bos_token
         return before.removeprefix(bos) if bos and self.bos_id is not None else before, behind
 
+    @property
+    def chat_digest(self) -> str:
+        """sha256 of what its chat template puts around a message, 12 hex digits."""
+        return hashlib.sha256(repr(self.chat).encode()).hexdigest()[:DIGITS]
+
     @cached_property
     def digest(self) -> str:
         """sha256 of vocabulary and rules, 12 hex digits."""
