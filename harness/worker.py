@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,12 +29,24 @@ if TYPE_CHECKING:
     from harness.measure import Progress
     from harness.plan import Cell
 
-__all__ = ["Worker", "serve"]
+__all__ = ["Worker", "serve", "server"]
 
 PRELOAD = ["torch", "transformers", "harness.measure"]
 LOADING = 1800.0  # seconds that weights may take, where cells have a limit
 LOOK = 0.2  # seconds between looks at the memory of the process
 NOT_LOADED, NOT_DONE = "its model was not loaded after {:g} s", "not done after --cell-timeout {:g}"
+
+
+def server() -> ForkServerContext:
+    """Start the server that processes are forked from, unless it runs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits this
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return context
 
 
 class Worker:
@@ -57,13 +69,7 @@ class Worker:
         self._process: ForkServerProcess | None = None
         self._is_ready = False
         self._sent: Checkpoint | None = None
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits this
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, before)
+        self._context = server()
 
     def __enter__(self) -> Self:
         """Return the worker itself."""

@@ -99,3 +99,16 @@ def exit_code(child: int) -> int:
 def stored_lines(out: Path) -> int:
     """Whole lines of finished cells, in all journals of a directory."""
     return sum(path.read_bytes().count(b',"rows":[') for path in Stored(out).paths())
+
+
+def descendants(parent: int) -> set[int]:
+    """Ids of all processes below one."""
+    found: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == parent:
+            found |= {int(status.parent.name), *descendants(int(status.parent.name))}
+    return found

@@ -124,18 +124,6 @@ def test_a_damaged_checkpoint_ends_the_run_as_it_does_without_a_process(
     assert "cannot be loaded" in capsys.readouterr().err
 
 
-def descendants(parent: int) -> set[int]:
-    found: set[int] = set()
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(text.rpartition(")")[2].split()[1]) == parent:
-            found |= {int(status.parent.name), *descendants(int(status.parent.name))}
-    return found
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_killed_command_leaves_no_process_behind(
     checkpoint: Path, data: Path, tmp_path: Path
@@ -156,7 +144,7 @@ def test_a_killed_command_leaves_no_process_behind(
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.5)  # the second cell hangs
-    below = descendants(process.pid)
+    below = rig.descendants(process.pid)
     assert len(below) >= 2  # the server and its process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
