@@ -35,7 +35,10 @@ from patches.apply import trained_length
 __all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_causal", "open_checkpoint"]
 
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
-BROKEN = (OSError, ValueError, RuntimeError, LookupError, SafetensorError, struct.error)
+BROKEN = (  # what transformers raises on files that are not what their names say
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
+    *(SafetensorError, struct.error),
+)
 
 
 @dataclass(frozen=True)

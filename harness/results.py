@@ -131,18 +131,25 @@ def decode(line: bytes, where: str) -> Record | None:
             f"{where}: the line does not match its checksum; restore the file from a copy, or "
             "delete that line, and its cell is measured again"
         )
-    body = json.loads(line[9:])
+    body: Any = {}
     try:
+        body = json.loads(line[9:])
         if body["schema"] != SCHEMA:
-            raise KeyError(body["schema"])
+            raise KeyError("schema")
         if "run" in body:
             return None
-        return Record(body["key"], tuple(Row(**row) for row in body["rows"]), (*body["samples"],))
-    except (KeyError, TypeError):
+        record = Record(body["key"], tuple(Row(**row) for row in body["rows"]), (*body["samples"],))
+        names = {row.cell for row in record.rows}
+        if names != {cell_id(record.key)}:  # files are called by it
+            raise ValueError(f"cell {', '.join(names)}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        schema = body.get("schema") if isinstance(body, dict) else None
+        what = f"schema {schema}" if schema != SCHEMA else f"{error}"[:80]
         raise ResultsError(
-            f"{where}: written by another version (schema {body.get('schema')}, this one reads "
-            f"{SCHEMA}); use that version or choose another --out"
+            f"{where}: written by another version ({what}; this one reads schema {SCHEMA}); use "
+            "that version or choose another --out"
         ) from None
+    return record
 
 
 def csv_cell(value: object) -> str:

@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, one_line
 from harness.results import Record
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Worker:
             row = replace(
                 cell.template,
                 status=problem.status,
-                error=" ".join(str(problem).split())[:300],
+                error=one_line(str(problem))[:300],
                 seconds=round(time.perf_counter() - self._began, 3),
                 peak_memory_gib=round(self._peak, 3),
             )

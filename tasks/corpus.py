@@ -177,6 +177,8 @@ def _from_line(line: str, where: str, place: str) -> Document:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise TaskError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, brackets without end
+        raise TaskError(f"{where}: not read ({error}); expected one object a line") from None
     if not isinstance(row, dict):
         raise TaskError(f"{where}: a JSON {type(row).__name__}; expected an object with a 'text'")
     text = _text(row, where)

@@ -59,7 +59,7 @@ def table_of(file: str, text: str, names: Sequence[str]) -> Mapping[str, Any]:
     """
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TaskError(f"{file}: not JSON ({error}); expected an object by data set") from None
     missing = [name for name in names if not isinstance(table, dict) or name not in table]
     if missing:

@@ -115,7 +115,7 @@ def prompts(official: str | None) -> Mapping[str, Prompt]:
     try:
         table = json.loads(official)
         return {family: _prompt(table[family]) for family in FAMILIES}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TaskError(
             f"ruler/templates.json: {type(error).__name__} {error}; expected an object with "
             f"{', '.join(FAMILIES)}, each with {', '.join(FIELDS)}, and {{context}} in the template"

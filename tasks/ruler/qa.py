@@ -104,7 +104,7 @@ class Qa(Part):
             raise TaskError(f"no {self.source} file in the data; give its directory with --data")
         try:
             return self.read(setting.sources[self.source])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TaskError(
                 f"{self.source}: {type(error).__name__} {error}; expected the benchmark's JSON file"
             ) from None
