@@ -38,14 +38,19 @@ NOT_LOADED, NOT_DONE = "its model was not loaded after {:g} s", "not done after 
 
 
 def server() -> ForkServerContext:
-    """Start the server that processes are forked from, unless it runs."""
+    """Start the server that processes are forked from, unless it runs.
+
+    All of them ignore what asks this process to stop: it knows what to finish, and ends them.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits this
+    asking = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in asking}  # the server inherits it
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     return context
 
 
@@ -232,7 +237,7 @@ def serve(pipe: Connection) -> None:
     Args:
         pipe: takes cells in parts, as a patch is made of functions; gives progress and records.
     """
-    os.setsid()  # Ctrl-C is for the process that knows what to finish
+    os.setsid()  # so that a terminal that is closed ends the other side first
     os.dup2(2, 1)  # standard output is for results
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -348,6 +349,27 @@ def test_ctrl_c_ends_with_130_and_an_intact_journal(
     assert len(read_journal(tmp_path)) == 1
     assert main(command(checkpoint, data, tmp_path)) == 0
     assert len(read_journal(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so(
+    sent: signal.Signals,
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    score = measure.Engine.score
+    monkeypatch.setattr(
+        measure.Engine, "score", lambda *some: (os.kill(os.getpid(), sent), score(*some))[1]
+    )
+    before = signal.signal(sent, signal.SIG_IGN)  # as behind nohup
+    try:
+        assert main(command(checkpoint, data, tmp_path)) == 0
+    finally:
+        signal.signal(sent, before)
+    assert "finishing" not in capfd.readouterr().err
 
 
 def test_kill_9_in_a_run_resumes_to_the_same_numbers(
