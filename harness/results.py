@@ -25,6 +25,7 @@ __all__ = [
     "render_csv",
     "rows_of",
     "sync_directory",
+    "utf8",
     "write_atomically",
 ]
 
@@ -107,10 +108,15 @@ def cell_id(key: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def utf8(text: str) -> bytes:
+    """UTF-8; bytes of file names that are none are escaped, so that JSON gives them back."""
+    return text.encode(errors="backslashreplace")
+
+
 def encode(body: dict[str, Any]) -> bytes:
     """A line of a journal: `crc32 json`."""
     body = {"schema": SCHEMA, **body}
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    text = utf8(json.dumps(body, ensure_ascii=False, separators=(",", ":")))
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -173,7 +179,7 @@ def render_csv(rows: Iterable[Row]) -> bytes:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([csv_cell(getattr(row, name)) for name in header] for row in table)
-    return out.getvalue().encode()
+    return utf8(out.getvalue())
 
 
 def _order(row: Row) -> tuple[Any, ...]:

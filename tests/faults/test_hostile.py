@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -11,8 +14,10 @@ import pytest
 
 from harness import rendering
 from harness.cli import main
+from harness.journal import read_journal
 from harness.results import Record, cell_id, encode
 from tests.faults.rig import descendants
+from tests.harness.conftest import command, table
 from tests.harness.test_compare import run
 from tests.harness.test_results import ROW, record
 
@@ -148,9 +153,61 @@ def test_nothing_that_is_stored_steers_a_terminal(
     where = [str(tmp_path / name) for name in "abc"]
     commands = [["report", where[0]], ["report", where[2]], ["compare", *where[:2]]]
     commands += [["show", where[0]], ["show", where[2]], ["show", f"{where[0]}/{row.cell}"]]
-    for command in [*commands, ["compare", where[0], where[2], "--json"]]:
-        assert main(command) == 0
+    for words in [*commands, ["compare", where[0], where[2], "--json"]]:
+        assert main(words) == 0
         captured = capsys.readouterr()
         for text in (captured.out, captured.err):
             assert "title" in text or not text.strip() or "figure" in text
-            assert all(one == "\n" or one.isprintable() for one in text), command
+            assert all(one == "\n" or one.isprintable() for one in text), words
+
+
+def test_half_a_surrogate_pair_in_a_row_is_refused_before_anything_runs(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, changes in (("answer", {"answers": ["\ud800"]}), ("context", {"context": "\udfff"})):
+        data = tmp_path / name
+        data.mkdir()
+        (data / "qasper.jsonl").write_text(json.dumps(LONGBENCH | changes))
+        arguments = ["--model", str(checkpoint), "--data", str(data), "--len", "1k", "--n", "1"]
+        more = ["--task", "longbench(subset=qasper)", "--out", str(tmp_path / "out")]
+        assert main([*arguments, *more, "--in-process"]) == 4
+        assert "qasper.jsonl:1: not read (half a surrogate pair" in capsys.readouterr().err
+
+
+def test_names_that_are_no_unicode_are_stored_and_given_back(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / os.fsdecode(b"\xff data")
+    data.mkdir()
+    (data / os.fsdecode(b"\xfe.txt")).write_text("Some text of a document. " * 40)
+    arguments = command(checkpoint, data, tmp_path / "out", "--n", "1", "--save-samples")
+    assert main([*arguments, "--task", "continuation(new=8)"]) == 0
+    (one, *_) = read_journal(tmp_path / "out")
+    assert os.fsencode(one.samples[0]["document"]) == b"\xfe.txt"
+    assert one.rows[0].data == str(data)
+    sample, *_ = [path.read_text() for path in (tmp_path / "out" / "samples").iterdir()]
+    assert json.loads(sample)["document"] == os.fsdecode(b"\xfe.txt")
+    assert main([*arguments, "--task", "continuation(new=8)"]) == 0
+    assert "4 of 4 cells are in" in capsys.readouterr().err
+
+
+def test_any_locale_and_path_will_do(checkpoint: Path, tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 100) / "dätä 模型"
+    place /= "y" * (249 - len(os.fsencode(place)))
+    assert len(os.fsencode(place)) == 250
+    shutil.copytree(checkpoint, place / "m")
+    (place / "t.txt").write_text("Ein Text, ein Gerät, ein 模型. " * 40, encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run_it = ["run", *command(place / "m", place / "t.txt", place / "out", "--n", "1")]
+    show_it = ["report", str(place / "out"), "--csv", str(place / "again.csv")]
+    for words, locale in ((run_it, {"LC_ALL": "C"}), (show_it, ascii_only)):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *words],
+            capture_output=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **locale},
+            cwd=Path(__file__).parents[2],
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Warning" not in done.stderr
+    assert len(table(place / "out")) == 8
+    assert (place / "again.csv").read_bytes() == (place / "out" / "results.csv").read_bytes()
