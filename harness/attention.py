@@ -17,6 +17,7 @@ from harness.generate import Prompt, generate
 from harness.lengths import render_length
 from harness.memory import fitting
 from harness.plan import resolve_device
+from harness.results import utf8
 from patches.apply import apply, watched
 from patches.base import Patch
 from patches.shares import Shares
@@ -235,7 +236,7 @@ def render_shares_csv(rows: Iterable[LayerRow]) -> bytes:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(field.name for field in fields(LayerRow))
     writer.writerows(map(astuple, rows))
-    return out.getvalue().encode()
+    return utf8(out.getvalue())
 
 
 def _shares(row: LayerRow) -> tuple[float, ...]:

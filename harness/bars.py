@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.attention import LayerRow, means
-from harness.figure import require_matplotlib
+from harness.figure import drawing
 from harness.lengths import render_length
 from harness.results import write_atomically
 
@@ -21,6 +21,7 @@ COLUMNS = 4
 TITLE = 34  # letters a line
 
 
+@drawing()
 def draw_bars(tables: Sequence[Sequence[LayerRow]], path: Path) -> None:
     """Write a PNG: a panel a patch, a bar a layer, stacked to 1 by the group of keys.
 
@@ -28,7 +29,6 @@ def draw_bars(tables: Sequence[Sequence[LayerRow]], path: Path) -> None:
         HarnessError: matplotlib is missing.
         ResultsError: the file cannot be written.
     """
-    require_matplotlib()
     columns = min(COLUMNS, len(tables))
     rows = math.ceil(len(tables) / columns)
     size = (max(7.5, 3.2 * columns + 0.4), 3.1 * rows + 0.9)

@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -29,7 +35,10 @@ from patches.apply import trained_length
 __all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_causal", "open_checkpoint"]
 
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
-BROKEN = (OSError, ValueError, RuntimeError, LookupError, SafetensorError, struct.error)
+BROKEN = (  # what transformers raises on files that are not what their names say
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
+    *(SafetensorError, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,19 @@ class Checkpoint:
         """
         length = trained_length(self.config)
         return min(length, self.tokenizer.longest) if self.is_masked else length
+
+    @property
+    def other_ends(self) -> list[int] | None:
+        """What ends its answers by generation_config.json; None if that is what the config says."""
+        own = self.config.get_text_config().eos_token_id
+        try:
+            ends = GenerationConfig.from_pretrained(
+                self.directory, local_files_only=True
+            ).eos_token_id
+        except OSError:  # none there: the config's
+            return None
+        found = [sorted([one] if isinstance(one, int) else one or []) for one in (ends, own)]
+        return found[0] if found[0] != found[1] else None
 
     @property
     def is_masked(self) -> bool:

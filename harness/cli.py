@@ -44,7 +44,7 @@ examples:
   python -m harness show attention --patch none,streaming --len 2k --figure attention.png
 
 the same command goes on where it stopped; started twice it shares the cells; failed cells are
-run again with --retry only; Ctrl-C finishes the cell under way, twice stops at once
+run again with --retry only; Ctrl-C or SIGTERM finishes the cell under way, twice stops at once
 
 exit codes: 0 all cells done; 2 usage; 3 some cells failed (recorded as rows); 4 model or data not
 available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted"""

@@ -17,6 +17,7 @@ from harness.journal import read_journal
 from harness.options import Parser, add_json
 from harness.pairs import FEWEST_DOCUMENTS
 from harness.results import Record
+from harness.terminal import show_text
 
 __all__ = ["main"]
 
@@ -89,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print_json("compare", {"comparisons": [as_entry(one) for one in comparisons]})
     else:
-        print(render(comparisons, options.a, options.b), end="")
+        show_text(render(comparisons, options.a, options.b).removesuffix("\n"))
     if condition is None:
         return 0
     return HOLDS if _any(condition, comparisons) else 0

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.options import Parser
+from harness.terminal import show_text
 
 __all__ = ["OPTIONAL", "REQUIRED", "main"]
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
             text = " ".join(str(error).split()) or type(error).__name__
         broken += word == "BROKEN"
         took = time.perf_counter() - start
-        print(f"{word:7}  {check.name}: {text} ({took:.1f} s)", flush=True)
+        show_text(f"{word:7}  {check.name}: {text} ({took:.1f} s)")
     if broken:
         print(f"{broken} things that are needed do not work", file=sys.stderr)
     return BROKEN if broken else 0

@@ -21,7 +21,8 @@ from harness.memory import GIB, available, resident
 from harness.plan import Cell, Request, cuts, plan, resolve_device
 from harness.predict import Forecast, Predictor
 from harness.rates import Rates, measure_rates
-from harness.results import Record, Row, write_atomically
+from harness.results import Record, Row, utf8, write_atomically
+from harness.terminal import show_text
 from patches import PatchError
 
 __all__ = ["Line", "Timing", "print_plan", "survey"]
@@ -98,7 +99,7 @@ def print_plan(
         body = {"timings": timings, "available_gib": round(available(device) / GIB, 3)}
         print_json("plan", {**body, "cells": _entries(lines)})
     else:
-        print(render(lines, timings, device, base))
+        show_text(render(lines, timings, device, base))
     if table:
         write_atomically(table, _csv(_entries(lines)))
     return 0
@@ -251,4 +252,4 @@ def _csv(entries: Iterable[dict[str, Any]]) -> bytes:
     writer = csv.DictWriter(out, HEADER, lineterminator="\n")
     writer.writeheader()
     writer.writerows(entries)
-    return out.getvalue().encode()
+    return utf8(out.getvalue())

@@ -2,7 +2,9 @@
 
 import io
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,7 @@ from harness.lengths import render_length
 from harness.report import baselines, series
 from harness.results import Record, Row, write_atomically
 
-__all__ = ["DODGE", "draw", "require_matplotlib", "upper_edge"]
+__all__ = ["DODGE", "draw", "drawing", "require_matplotlib", "upper_edge"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#a5aa00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -32,6 +34,21 @@ def require_matplotlib() -> None:
         )
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw names as they are: no formula in them, no warning of letters that the font lacks.
+
+    Raises:
+        HarnessError: matplotlib is missing.
+    """
+    require_matplotlib()
+    plain = import_module("matplotlib").rc_context({"text.parse_math": False})
+    with plain, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+@drawing()
 def draw(records: Sequence[Record], path: Path) -> None:
     """Write a PNG: a panel for each model and task, values with intervals over documents.
 
@@ -43,7 +60,6 @@ def draw(records: Sequence[Record], path: Path) -> None:
         HarnessError: matplotlib is missing.
         ResultsError: the file cannot be written.
     """
-    require_matplotlib()
     groups = [
         group for group in series(records).values() if any(one.status == "ok" for one in group)
     ]

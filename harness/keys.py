@@ -11,7 +11,7 @@ from harness.engine import Engine
 from harness.errors import HarnessError
 from harness.memory import fitting
 from harness.plan import Cell, Request, plan
-from harness.results import write_atomically
+from harness.results import utf8, write_atomically
 from patches.apply import apply
 from tasks.base import Document, Output
 from tasks.corpus import load
@@ -53,7 +53,7 @@ def write_keys(request: Request, device: torch.device, out: Path) -> None:
         json.dumps({"id": one.id, "text": one.text, "keys": one.keys}, ensure_ascii=False) + "\n"
         for one in marked
     )
-    write_atomically(out, "".join(lines).encode())
+    write_atomically(out, utf8("".join(lines)))
 
 
 def _marked(cell: Cell, documents: tuple[Document, ...], device: torch.device) -> list[Document]:

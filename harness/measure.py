@@ -9,7 +9,7 @@ import torch
 
 from harness.decoding import cuts_middle, decode
 from harness.engine import Engine
-from harness.errors import HarnessError, NonFinite
+from harness.errors import HarnessError, NonFinite, one_line
 from harness.generate import Prompt, generate
 from harness.memory import GIB, free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
@@ -114,7 +114,7 @@ class _Measurement:
         row = replace(
             row,
             status=status,
-            error=" ".join(error.split())[:300],
+            error=one_line(error)[:300],
             seconds=round(seconds, 3),
             peak_memory_gib=round(peak_gib(device), 3),
         )

@@ -6,6 +6,7 @@ from harness.errors import HarnessError
 from harness.models import MODELS
 from harness.options import Parser
 from harness.samples import is_run, render_run
+from harness.terminal import show_text
 from patches.spec import did_you_mean
 
 __all__ = ["list_names", "show_name"]
@@ -42,7 +43,7 @@ def show_name(argv: list[str]) -> int:
     )
     name = parser.parse_args(argv).name
     if is_run(name):
-        print(render_run(name))
+        show_text(render_run(name))
         return 0
     texts = []
     if name in patches.PATCHES:

@@ -44,6 +44,7 @@ DTYPES = {
 
 
 DESCRIBE = "--describe-options"
+RANKS = "LOCAL_WORLD_SIZE"  # as torchrun and accelerate launch tell each process
 UNKNOWN = re.compile(r"(?:unrecognized arguments: |invalid choice: ')([^ =']+)")
 
 
@@ -126,8 +127,18 @@ def add_measuring(parser: Parser) -> None:
 
 
 def measurer_of(options: argparse.Namespace) -> "AbstractContextManager[Worker | None]":
-    """Start the process that measures first: it imports while this one does."""
-    timeout = options.cell_timeout
+    """Start the process that measures first: it imports while this one does.
+
+    Raises:
+        HarnessError: options that cannot be meant, or one of several ranks.
+    """
+    timeout, ranks = options.cell_timeout, os.environ.get(RANKS, "1")
+    if ranks != "1":
+        raise HarnessError(
+            f"started as one of {ranks} ranks ({RANKS}): a cell is measured by one process on one "
+            "device; start it without torchrun or accelerate launch, for several devices once "
+            "each with --device cuda:N and the same --out, which share the cells"
+        )
     if timeout is not None and not 0 < timeout < math.inf:
         raise HarnessError(f"--cell-timeout {timeout:g}: expected seconds above 0")
     use_large_pages()

@@ -11,6 +11,7 @@ from harness.journal import Journal, open_stored
 from harness.report import render_tables
 from harness.results import Record, render_csv, rows_of, write_atomically
 from harness.saved import save_samples
+from harness.terminal import show_text
 
 __all__ = ["TABLE", "report", "show", "write", "write_table"]
 
@@ -65,7 +66,7 @@ def show(
     if as_json:
         print_json(command, of_records(records))
     else:
-        print(render_tables(records, metrics, threshold))
+        show_text(render_tables(records, metrics, threshold))
 
 
 def write(records: Sequence[Record], csv: Path | None, figure: Path | None) -> None:

@@ -25,7 +25,13 @@ from tasks.corpus import Corpus, load
 
 __all__ = ["Cell", "Request", "cuts", "environment", "plan", "resolve_device"]
 
-NOT_COLUMNS = ("config", "parallel", "device")  # parts of the key that a row has not, or in words
+NOT_COLUMNS = (
+    "config",
+    "parallel",
+    "device",
+    "chat",
+    "ends",
+)  # parts of the key that a row has not, or in words
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class _Maker:
     trained_length: int
 
     def cell(self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch) -> Cell:
-        key = self._key(task, length, samples, patch)
+        key = self._key(task, length, samples, patch) | self._answering(samples)
         template = replace(self._template(key, task, samples), patch=str(patch))
         return Cell(self.checkpoint, patch, task, samples, template, key)
 
@@ -212,6 +218,15 @@ class _Maker:
             "device": self.device.type,
             **({"batch": self.request.batch} if self._is_batched(patch) else {}),
         }
+
+    def _answering(self, samples: tuple[Sample, ...]) -> dict[str, Any]:
+        """What prompts and answers rest on that config and tokenizer's rules leave open."""
+        found: dict[str, Any] = {}
+        if any(sample.chat for sample in samples):
+            found["chat"] = self.checkpoint.tokenizer.chat_digest
+        answers = any(sample.until is not None for sample in samples)
+        ends = self.checkpoint.other_ends if answers else None
+        return found if ends is None else found | {"ends": ends}
 
     def _is_batched(self, patch: Patch) -> bool:
         return self.request.batch > 1 and patch.decoding is None

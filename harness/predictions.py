@@ -9,7 +9,7 @@ import tasks
 from harness.errors import HarnessError, ResultsError
 from harness.journal import read_journal
 from harness.recompute import sample_of
-from harness.results import Record, Scores, write_atomically
+from harness.results import Record, Scores, utf8, write_atomically
 from tasks.layouts import Answer, Files, find_layout
 
 __all__ = ["write_predictions"]
@@ -83,4 +83,4 @@ def _label(record: Record) -> str:
 def _write(folder: Path, files: Files) -> None:
     for name, rows in files.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(folder / name, "".join(lines).encode())
+        write_atomically(folder / name, utf8("".join(lines)))

@@ -23,6 +23,7 @@ from harness.results import Row
 from harness.run import Measurer
 from harness.search import Outcome, Round, Search, change_of, cut_reference, references
 from harness.standings import Standing, Standings
+from harness.terminal import show_text
 from patches.candidates import candidates
 
 __all__ = ["Wish", "recommend"]
@@ -78,7 +79,7 @@ def recommend(wish: Wish, out: Path, measurer: Measurer | None) -> int:
     if wish.as_json:
         print_json("recommend", _entry(found, wish, export))
     else:
-        print(_render(found, wish, trained, export), end="")
+        show_text(_render(found, wish, trained, export).removesuffix("\n"))
     return 0
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "render_csv",
     "rows_of",
     "sync_directory",
+    "utf8",
     "write_atomically",
 ]
 
@@ -107,10 +108,15 @@ def cell_id(key: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def utf8(text: str) -> bytes:
+    """UTF-8; bytes of file names that are none are escaped, so that JSON gives them back."""
+    return text.encode(errors="backslashreplace")
+
+
 def encode(body: dict[str, Any]) -> bytes:
     """A line of a journal: `crc32 json`."""
     body = {"schema": SCHEMA, **body}
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    text = utf8(json.dumps(body, ensure_ascii=False, separators=(",", ":")))
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -131,18 +137,25 @@ def decode(line: bytes, where: str) -> Record | None:
             f"{where}: the line does not match its checksum; restore the file from a copy, or "
             "delete that line, and its cell is measured again"
         )
-    body = json.loads(line[9:])
+    body: Any = {}
     try:
+        body = json.loads(line[9:])
         if body["schema"] != SCHEMA:
-            raise KeyError(body["schema"])
+            raise KeyError("schema")
         if "run" in body:
             return None
-        return Record(body["key"], tuple(Row(**row) for row in body["rows"]), (*body["samples"],))
-    except (KeyError, TypeError):
+        record = Record(body["key"], tuple(Row(**row) for row in body["rows"]), (*body["samples"],))
+        names = {row.cell for row in record.rows}
+        if names != {cell_id(record.key)}:  # files are called by it
+            raise ValueError(f"cell {', '.join(names)}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        schema = body.get("schema") if isinstance(body, dict) else None
+        what = f"schema {schema}" if schema != SCHEMA else f"{error}"[:80]
         raise ResultsError(
-            f"{where}: written by another version (schema {body.get('schema')}, this one reads "
-            f"{SCHEMA}); use that version or choose another --out"
+            f"{where}: written by another version ({what}; this one reads schema {SCHEMA}); use "
+            "that version or choose another --out"
         ) from None
+    return record
 
 
 def csv_cell(value: object) -> str:
@@ -166,7 +179,7 @@ def render_csv(rows: Iterable[Row]) -> bytes:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([csv_cell(getattr(row, name)) for name in header] for row in table)
-    return out.getvalue().encode()
+    return utf8(out.getvalue())
 
 
 def _order(row: Row) -> tuple[Any, ...]:

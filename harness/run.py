@@ -20,6 +20,7 @@ from tasks.base import Sample
 
 __all__ = ["Measurer", "run"]
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 POLL = 0.3  # seconds between looks at cells that other processes hold
 
 
@@ -57,7 +58,7 @@ def run(
         Unavailable: a checkpoint is damaged.
         DoesNotFit: the weights need more memory than the device has.
         ResultsError: a record cannot be stored.
-        KeyboardInterrupt: Ctrl-C, after the cell under way; at once when pressed again.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the cell under way; at once when sent again.
     """
     missing = [cell for cell in cells if not _done(journal, cell, retry)]
     _remark(cells, missing, journal)
@@ -105,11 +106,15 @@ def _claimed(cells: Sequence[Cell], journal: Journal, bar: Any) -> Iterator[Cell
 
 
 class _Patience:
-    """Lets what is under way finish after Ctrl-C; a second one stops it at once."""
+    """Lets what is under way finish after Ctrl-C or SIGTERM; a second one stops it at once.
+
+    What the process was told to ignore, as behind `nohup`, it ignores.
+    """
 
     def __enter__(self) -> None:
         self._asked = False
-        self._before = signal.signal(signal.SIGINT, self._ask)
+        heard = [one for one in STOPPING if signal.getsignal(one) != signal.SIG_IGN]
+        self._before = {one: signal.signal(one, self._ask) for one in heard}
 
     def __exit__(
         self,
@@ -117,7 +122,8 @@ class _Patience:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for one, before in self._before.items():
+            signal.signal(one, before)
         if self._asked and error is None:
             raise KeyboardInterrupt
 
@@ -125,7 +131,7 @@ class _Patience:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        note = b"\nfinishing the cell under way; Ctrl-C again stops at once\n"
+        note = b"\nfinishing the cell under way; Ctrl-C or SIGTERM again stops at once\n"
         os.write(2, note)  # print may be at work just now
 
 

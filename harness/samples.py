@@ -8,6 +8,7 @@ from harness.errors import HarnessError
 from harness.journal import read_journal
 from harness.lengths import render_length
 from harness.results import Record, Scores
+from harness.terminal import printable
 from patches.spec import did_you_mean
 
 __all__ = ["is_run", "render_run", "values_of"]
@@ -84,6 +85,4 @@ def _sample_lines(sample: Scores) -> Iterator[str]:
 
 def _shown(text: str) -> str:
     """A text on lines below each other, without what steers a terminal."""
-    lines = text.replace("\t", " ").split("\n")
-    clean = ("".join(one if one.isprintable() else "?" for one in line) for line in lines)
-    return "\n           ".join(clean)
+    return printable(text.replace("\t", " ")).replace("\n", "\n           ")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.results import Record, write_atomically
+from harness.results import Record, utf8, write_atomically
 from harness.samples import values_of
 
 __all__ = ["SAMPLES", "save_samples"]
@@ -24,7 +24,7 @@ def save_samples(directory: Path, records: Iterable[Record]) -> None:
         path = directory / SAMPLES / f"{record.rows[0].cell}.jsonl"
         if record.samples and not path.exists():
             lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in _lines(record))
-            write_atomically(path, "".join(lines).encode())
+            write_atomically(path, utf8("".join(lines)))
 
 
 def _lines(record: Record) -> Iterator[dict[str, Any]]:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
-
 from harness.errors import HarnessError
+from harness.rendering import render
 
 __all__ = ["DIGITS", "TextTokenizer"]
 
@@ -82,24 +81,23 @@ class TextTokenizer:
         A BOS at its beginning is left out: whoever makes a prompt puts one there.
 
         Raises:
-            HarnessError: the template cannot take one message of a user as it is.
+            HarnessError: the template cannot take one message of a user as it is, or has no end.
         """
         if not getattr(self._tokenizer, "chat_template", None):
             return None
         messages = [{"role": "user", "content": MESSAGE}]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except (ValueError, TypeError, TemplateError) as error:
-            raise HarnessError(f"this model's chat template fails: {error}") from None
-        before, found, behind = str(text).partition(MESSAGE)
+        before, found, behind = render(self._tokenizer, messages).partition(MESSAGE)
         if not found:
             raise HarnessError(
                 "this model's chat template changes the user's message; not supported"
             )
         bos = self._tokenizer.bos_token
         return before.removeprefix(bos) if bos and self.bos_id is not None else before, behind
+
+    @property
+    def chat_digest(self) -> str:
+        """sha256 of what its chat template puts around a message, 12 hex digits."""
+        return hashlib.sha256(repr(self.chat).encode()).hexdigest()[:DIGITS]
 
     @cached_property
     def digest(self) -> str:

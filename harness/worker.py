@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, one_line
 from harness.results import Record
 
 if TYPE_CHECKING:
@@ -29,12 +29,29 @@ if TYPE_CHECKING:
     from harness.measure import Progress
     from harness.plan import Cell
 
-__all__ = ["Worker", "serve"]
+__all__ = ["Worker", "serve", "server"]
 
 PRELOAD = ["torch", "transformers", "harness.measure"]
 LOADING = 1800.0  # seconds that weights may take, where cells have a limit
 LOOK = 0.2  # seconds between looks at the memory of the process
 NOT_LOADED, NOT_DONE = "its model was not loaded after {:g} s", "not done after --cell-timeout {:g}"
+
+
+def server() -> ForkServerContext:
+    """Start the server that processes are forked from, unless it runs.
+
+    All of them ignore what asks this process to stop: it knows what to finish, and ends them.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    asking = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in asking}  # the server inherits it
+    try:
+        forkserver.ensure_running()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    return context
 
 
 class Worker:
@@ -57,13 +74,7 @@ class Worker:
         self._process: ForkServerProcess | None = None
         self._is_ready = False
         self._sent: Checkpoint | None = None
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server inherits this
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, before)
+        self._context = server()
 
     def __enter__(self) -> Self:
         """Return the worker itself."""
@@ -94,7 +105,7 @@ class Worker:
             row = replace(
                 cell.template,
                 status=problem.status,
-                error=" ".join(str(problem).split())[:300],
+                error=one_line(str(problem))[:300],
                 seconds=round(time.perf_counter() - self._began, 3),
                 peak_memory_gib=round(self._peak, 3),
             )
@@ -226,7 +237,7 @@ def serve(pipe: Connection) -> None:
     Args:
         pipe: takes cells in parts, as a patch is made of functions; gives progress and records.
     """
-    os.setsid()  # Ctrl-C is for the process that knows what to finish
+    os.setsid()  # so that a terminal that is closed ends the other side first
     os.dup2(2, 1)  # standard output is for results
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch

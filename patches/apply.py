@@ -4,7 +4,8 @@ While it is on, the rotary embeddings answer cos = 1, sin = 0 (frequencies 0) an
 function registered for this model alone rotates queries and keys, so that the KV cache holds
 un-rotated keys. What a layer rotates by, and which channels, is measured on the model itself. A
 patch of frequencies alone needs no hook: it writes the frequencies and keeps the model's native
-attention; a query scale alone multiplies the queries before the native attention.
+attention; a query scale alone multiplies the queries before the native attention. Frequencies that
+depend on the length are those of the cell's, with no patch too, however its input is read.
 """
 
 import uuid
@@ -29,15 +30,7 @@ from patches.checks import (
     without_rotary,
 )
 from patches.config import head_dim, trained_length
-from patches.hook import (
-    AttentionFunction,
-    Columns,
-    banded,
-    native_plans,
-    planned,
-    scaled,
-    swapped,
-)
+from patches.hook import AttentionFunction, Columns, banded, native_plans, planned, scaled, swapped
 from patches.positions import lengthened, tables_for
 from patches.rotary import (
     Rotations,
@@ -49,7 +42,7 @@ from patches.rotary import (
     passes_factor,
     still,
 )
-from patches.sets import RotarySet, rotary_sets
+from patches.sets import RotarySet, rotary_sets, standard_sets
 from patches.windows import hiding, lifted_note, unwindowed
 
 __all__ = ["Applied", "apply", "check_identity", "trained_length", "watched"]
@@ -102,7 +95,8 @@ def apply(
         some_rotary_sets(model)
     tables = tables_for(model, patch, extent, keep)
     if patch.leaves_model or keep is not None:
-        yield Applied(native, keep, plans=native_plans(layers, windows))
+        with frequencies(settled(model, replace(extent, context_length=keep or context_length))):
+            yield Applied(native, keep, plans=native_plans(layers, windows))
         return
     if not tables:
         some_rotary_sets(model)
@@ -246,6 +240,12 @@ def shipped_rope(rotary: RotarySet, extent: Extent) -> Rope:
             **({"layer_type": rotary.kind} if rotary.kind else {}),
         )
     return Rope(inv_freq.clone(), float(attention_factor), rotary.theta)
+
+
+def settled(model: PreTrainedModel, extent: Extent) -> dict[RotarySet, Rope]:
+    """Shipped frequencies that transformers would choose anew by the positions of each forward."""
+    moving = (one for one in standard_sets(model) if one.rope_type in LENGTH_DEPENDENT)
+    return {rotary: shipped_rope(rotary, extent) for rotary in moving}
 
 
 @contextmanager

@@ -18,7 +18,8 @@ METHODS = (
         name="none",
         seam="input",
         build=Patch,
-        formula="the model as it was loaded",
+        formula="the model as it was loaded; frequencies that depend on the length (dynamic, "
+        "longrope) are those of the context length, however the input is cut",
         claims="loss explodes soon after the trained length",
         source="Su Jianlin, kexue.fm/archives/9948",
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import Document, Source, Table, TaskError
-from tasks.files import digest_of, find, named, text_of
+from tasks.files import digest_of, find, json_of, named, text_of
 from tasks.hub import HUB_ID, hub_rows
 from tasks.tables import rows_of
 
@@ -174,9 +174,11 @@ def _read_file(path: Path, root: Path) -> Iterator[tuple[Document, str]]:
 
 def _from_line(line: str, where: str, place: str) -> Document:
     try:
-        row = json.loads(line)
+        row = json_of(line)
     except json.JSONDecodeError as error:
         raise TaskError(f"{where}: not JSON ({error.msg}); expected one object a line") from None
+    except ValueError as error:
+        raise TaskError(f"{where}: not read ({error}); expected one object a line") from None
     if not isinstance(row, dict):
         raise TaskError(f"{where}: a JSON {type(row).__name__}; expected an object with a 'text'")
     text = _text(row, where)

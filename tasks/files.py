@@ -1,13 +1,15 @@
 """Files of the data: found by the end of their path, read, and named by their digest."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.base import Source, TaskError
 from tasks.pinned import is_official
 
-__all__ = ["digest_of", "find", "named", "text_of"]
+__all__ = ["digest_of", "find", "json_of", "named", "text_of"]
 
 
 def find(data: str | None, patterns: Mapping[str, str]) -> dict[str, Path]:
@@ -66,6 +68,24 @@ def named(
         else f"{key} {source.otherwise}"
         for key, source in sources.items()
     ]
+
+
+def json_of(text: str) -> Any:
+    """Read JSON that came from elsewhere.
+
+    Raises:
+        ValueError: it is none, it is too deep, a number is too long, or half a surrogate pair
+            stands in it, which no tokenizer and no file takes.
+    """
+    try:
+        found = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("brackets too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair; expected valid Unicode") from None
+    return found
 
 
 def digest_of(texts: Sequence[str]) -> str:

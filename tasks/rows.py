@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.files import json_of
 from tasks.spec import TaskError
 
 __all__ = ["Row", "each", "few", "find", "read"]
@@ -155,12 +156,12 @@ def _decode(path: Path) -> str:
 
 def _loads(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json_of(text)
     except json.JSONDecodeError as error:
         raise TaskError(
             f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line"
         ) from None
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, brackets without end
+    except ValueError as error:
         raise TaskError(f"{where}: not read ({error}); expected one object a line") from None
 
 

@@ -1,10 +1,10 @@
 """Prompts as data: JSON objects of a name and a template with {context} and {input} in it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.base import TaskError
+from tasks.files import json_of
 from tasks.middle import Parts
 
 __all__ = ["parts_of", "table_of", "templates"]
@@ -58,7 +58,7 @@ def table_of(file: str, text: str, names: Sequence[str]) -> Mapping[str, Any]:
         TaskError: it is something else.
     """
     try:
-        table = json.loads(text)
+        table = json_of(text)
     except ValueError as error:
         raise TaskError(f"{file}: not JSON ({error}); expected an object by data set") from None
     missing = [name for name in names if not isinstance(table, dict) or name not in table]

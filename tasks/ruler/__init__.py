@@ -114,6 +114,7 @@ class Ruler(Task):
                         references=tuple(asked.references),
                         position=name,
                         borders=asked.borders,
+                        chat=chat is not None,
                     )
                 )
         return samples

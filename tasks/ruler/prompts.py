@@ -1,10 +1,10 @@
 """What RULER's tasks say: the benchmark's own templates where the data has them, otherwise ours."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tasks.base import TaskError
+from tasks.files import json_of
 
 __all__ = ["FAMILIES", "NEEDLE", "NOISE", "Prompt", "prompts"]
 
@@ -113,7 +113,7 @@ def prompts(official: str | None) -> Mapping[str, Prompt]:
     if official is None:
         return OWN
     try:
-        table = json.loads(official)
+        table = json_of(official)
         return {family: _prompt(table[family]) for family in FAMILIES}
     except (ValueError, KeyError, TypeError) as error:
         raise TaskError(

@@ -1,6 +1,5 @@
 """Questions on one of many documents, from files of SQuAD's and HotpotQA's form."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,6 +8,7 @@ from typing import Any, ClassVar
 
 from tasks.base import TaskError
 from tasks.draws import Draws
+from tasks.files import json_of
 from tasks.ruler.setting import Asked, Part, Setting, Tokens
 
 __all__ = ["Qa", "hotpotqa", "squad"]
@@ -30,7 +30,7 @@ Read = tuple[tuple[Question, ...], tuple[str, ...]]  # questions, documents
 @lru_cache(maxsize=2)
 def squad(text: str) -> Read:
     """Read SQuAD v2: paragraphs are the documents, those of the same article come first."""
-    articles = json.loads(text)["data"]
+    articles = json_of(text)["data"]
     contexts = {part["context"] for article in articles for part in article["paragraphs"]}
     place = {context: index for index, context in enumerate(sorted(contexts))}
     questions = []
@@ -49,7 +49,7 @@ def squad(text: str) -> Read:
 @lru_cache(maxsize=2)
 def hotpotqa(text: str) -> Read:
     """Read HotpotQA (distractor): a question's own ten paragraphs are all needed."""
-    rows = json.loads(text)
+    rows = json_of(text)
     documents = {document for row in rows for document in _paragraphs(row)}
     place = {document: index for index, document in enumerate(sorted(documents))}
     questions = tuple(

@@ -1,3 +1,3 @@
-from tests.harness.conftest import checkpoint, data
+from tests.harness.conftest import checkpoint, data, own_checkpoint
 
-__all__ = ["checkpoint", "data"]
+__all__ = ["checkpoint", "data", "own_checkpoint"]

@@ -15,6 +15,7 @@ from harness import worker
 from harness.journal import Stored
 
 SEGFAULT, HANG, KILL, NAN, RAISE, OOM, CTRL_C, CTRL_C_TWICE, GROW = range(71, 80)
+TERM, TERM_TWICE, TERM_ALL, SLOW = range(80, 84)
 GROWTH = 400 << 20  # bytes that a cell takes before it is killed
 
 
@@ -27,12 +28,17 @@ def serve(pipe: Connection) -> None:
 
     score = measure.Engine.score
 
-    def interrupt(times: int) -> None:
+    def interrupt(times: int, how: int = signal.SIGINT) -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None and parent.pid is not None
         for _ in range(times):
-            os.kill(parent.pid, signal.SIGINT)
+            os.kill(parent.pid, how)
             time.sleep(0.3)
+
+    def terminate_all() -> None:
+        for one in descendants(multiprocessing.parent_process().pid):  # type: ignore[union-attr,arg-type]
+            os.kill(one, signal.SIGTERM)
+        interrupt(1, signal.SIGTERM)
 
     def fail(*_: object) -> None:
         raise NonFinite("nll is nan at position 3")
@@ -55,6 +61,10 @@ def serve(pipe: Connection) -> None:
         CTRL_C: lambda: interrupt(1),
         CTRL_C_TWICE: lambda: interrupt(2),
         GROW: grow,
+        TERM: lambda: interrupt(1, signal.SIGTERM),
+        TERM_TWICE: lambda: interrupt(2, signal.SIGTERM),
+        TERM_ALL: terminate_all,
+        SLOW: lambda: time.sleep(2),
     }
 
     def scored(self: object, tokens: Sequence[int], *more: object) -> object:
@@ -99,3 +109,16 @@ def exit_code(child: int) -> int:
 def stored_lines(out: Path) -> int:
     """Whole lines of finished cells, in all journals of a directory."""
     return sum(path.read_bytes().count(b',"rows":[') for path in Stored(out).paths())
+
+
+def descendants(parent: int) -> set[int]:
+    """Ids of all processes below one."""
+    found: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == parent:
+            found |= {int(status.parent.name), *descendants(int(status.parent.name))}
+    return found

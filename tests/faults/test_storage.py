@@ -1,18 +1,20 @@
 """Journals that are torn, altered, on a full disk, or in a place that cannot be written."""
 
 import errno
+import json
 import os
 import random
 import resource
+import zlib
 from pathlib import Path
 
 import pytest
 
-from harness import worker
+from harness import measure, worker
 from harness.cli import main
-from harness.errors import ResultsError
+from harness.errors import NonFinite, ResultsError
 from harness.journal import Journal, Stored, read_journal
-from harness.results import FAILED
+from harness.results import FAILED, encode
 from tests.faults.rig import exit_code, forked, stored_lines
 from tests.harness.conftest import command, journals, table
 from tests.harness.test_results import written
@@ -145,6 +147,51 @@ def test_a_disk_without_room_for_the_first_line_leaves_nothing_open(
             Journal(tmp_path)
     assert set(os.listdir("/dev/fd")) == before
     assert not journals(tmp_path)
+
+
+def test_a_clock_that_jumps_back_hides_no_result(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = command(checkpoint, data, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(measure.Engine, "read", lambda *_: (_ for _ in ()).throw(NonFinite("nll")))
+        assert main(arguments) == 3
+    (path,) = journals(tmp_path)
+    path.rename(path.with_name(f"2099{path.name[4:]}"))  # of a clock that ran ahead
+    assert main([*arguments, "--retry", "nan"]) == 0
+    assert {row["status"] for row in table(tmp_path)} == {"ok"}
+    assert main(arguments) == 0
+    assert stored_lines(tmp_path) == 8
+
+
+def test_rows_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = written(tmp_path, 1)
+    first, line = path.read_bytes().splitlines()
+    body = json.loads(line[9:])
+    for row in body["rows"]:  # as they were before these columns
+        for name in ("batch", "n_cut", "tokens_per_second", "seconds_per_sample"):
+            row.pop(name)
+    path.write_bytes(first + b"\n" + encode(body))
+    (one,) = read_journal(tmp_path)
+    assert one.rows[0].value == 0.1 + 0.2
+    assert one.rows[0].batch == 1 and one.rows[0].tokens_per_second is None
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"rows": [{"unheard": 1}]}])
+def test_rows_of_later_versions_are_refused_by_version(
+    change: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, 2)
+    lines = path.read_bytes().splitlines(keepends=True)
+    text = json.dumps(json.loads(lines[1][9:]) | change).encode()
+    path.write_bytes(lines[0] + b"%08x %s\n" % (zlib.crc32(text), text) + lines[2])
+    assert main(["report", str(tmp_path)]) == 6
+    captured = capsys.readouterr()
+    assert (
+        f"{path}:2: written by another version ({'schema 2' if 'schema' in change else 'Row'}"
+        in (captured.err)
+    )
+    assert "nll, lower is better" in captured.out  # of the other line
 
 
 def test_every_status_of_a_failure_can_be_retried() -> None:

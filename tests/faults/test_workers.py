@@ -1,10 +1,12 @@
 """Cells that go wrong in the process that measures them."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,8 +95,17 @@ def test_a_process_of_its_own_gives_the_same_numbers(
     assert here == there and len(here) > 8
 
 
-@pytest.mark.parametrize(("length", "stored"), [(rig.CTRL_C, 2), (rig.CTRL_C_TWICE, 1)])
-def test_ctrl_c_finishes_the_cell_under_way_and_twice_stops_at_once(
+@pytest.mark.parametrize(
+    ("length", "stored"),
+    [
+        (rig.CTRL_C, 2),
+        (rig.CTRL_C_TWICE, 1),
+        (rig.TERM, 2),
+        (rig.TERM_TWICE, 1),
+        (rig.TERM_ALL, 2),  # as job schedulers send it: to every process
+    ],
+)
+def test_a_signal_finishes_the_cell_under_way_and_a_second_stops_at_once(
     length: int,
     stored: int,
     checkpoint: Path,
@@ -124,44 +135,86 @@ def test_a_damaged_checkpoint_ends_the_run_as_it_does_without_a_process(
     assert "cannot be loaded" in capsys.readouterr().err
 
 
-def descendants(parent: int) -> set[int]:
-    found: set[int] = set()
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(text.rpartition(")")[2].split()[1]) == parent:
-            found |= {int(status.parent.name), *descendants(int(status.parent.name))}
-    return found
+CODE = """
+import sys
+from harness import cli, worker
+from tests.faults import rig
+worker.serve = rig.serve
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process is there and no zombie, which waits for whoever adopted it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def left_alive(processes: set[int]) -> set[int]:
+    """Those of some processes that do not end within seconds."""
+    until = time.monotonic() + 10
+    while any(map(is_alive, processes)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return set(filter(is_alive, processes))
+
+
+def wait_for_a_cell(out: Path, process: int) -> set[int]:
+    """Wait until the first of several cells is stored; the processes below that measure."""
+    while not any(b',"rows":[' in path.read_bytes() for path in journals(out)):
+        assert is_alive(process)
+        time.sleep(0.01)
+    time.sleep(0.5)  # the second cell is under way
+    below = rig.descendants(process)
+    assert len(below) >= 2  # the server and its process
+    return below
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("keys", "code", "stored"),
+    [(b"\x03", 130, 2), (b"\x03\x03", 130, 1), (b"", -signal.SIGHUP, 1)],
+    ids=["Ctrl-C", "Ctrl-C twice", "terminal closed"],
+)
+def test_a_terminal_stops_a_run_that_goes_on_later(
+    keys: bytes, code: int, stored: int, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = grid(checkpoint, data, out, [64, rig.SLOW, 96])
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(sys.executable, [sys.executable, "-c", CODE, *arguments])
+    below = wait_for_a_cell(out, process)
+    for key in keys:
+        os.write(terminal, bytes([key]))
+        time.sleep(0.3)
+    seen = b""
+    if keys:
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(terminal, 65536):
+                seen += part
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == code
+    assert (b"the same command goes on where it stopped" in seen) == bool(keys)
+    assert b"Traceback" not in seen
+    assert not left_alive(below)
+    assert len(read_journal(out)) == stored
+    assert main([*arguments, "--in-process"]) == 0
+    assert rig.stored_lines(out) == 3
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_killed_command_leaves_no_process_behind(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys\n"
-        "from harness import cli, worker\n"
-        "from tests.faults import rig\n"
-        "worker.serve = rig.serve\n"
-        "cli.main(sys.argv[1:])\n"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *grid(checkpoint, data, tmp_path, [64, rig.HANG])],
+        [sys.executable, "-c", CODE, *grid(checkpoint, data, tmp_path, [64, rig.HANG])],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not any(b',"rows":[' in path.read_bytes() for path in journals(tmp_path)):
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.5)  # the second cell hangs
-    below = descendants(process.pid)
-    assert len(below) >= 2  # the server and its process
+    below = wait_for_a_cell(tmp_path, process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    until = time.monotonic() + 10
-    while any(Path(f"/proc/{one}").exists() for one in below) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not [one for one in below if Path(f"/proc/{one}").exists()]
+    assert not left_alive(below)
     assert read_journal(tmp_path)

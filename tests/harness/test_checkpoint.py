@@ -182,8 +182,11 @@ def test_a_chat_template_is_what_stands_around_a_users_message() -> None:
     ("template", "message"),
     [
         ("{{ messages[0]['content'] | upper }}", "changes the user's message"),
-        ("{{ raise_exception('no users here') }}", "chat template fails: no users here"),
+        ("{{ raise_exception('no users here') }}", "chat template fails: .*: no users here"),
         ("{{ messages[7]['content'] | upper }}", "fails|changes"),
+        ("{{ 1 / 0 }}", "fails: ZeroDivisionError: division by zero; leave chat=on out"),
+        ("{{ 'x' * 10 ** 10 }}", "needs more than 1 GiB of memory"),
+        ("{{ 'x' * 10 ** 7 }}", "gives 10000000 characters"),
     ],
 )
 def test_a_chat_template_that_does_not_go_is_one_line(template: str, message: str) -> None:

@@ -145,6 +145,19 @@ def test_a_caret_points_to_what_cannot_be_read(
     assert pointer.strip() == "^"
 
 
+@pytest.mark.parametrize("command", ["run", "recommend"])
+def test_one_of_several_ranks_is_told_how_to_share_cells(
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert main([command, "--len", "1k", "--out", str(tmp_path / "out")]) == 2
+    assert "started as one of 2 ranks" in one_line(capsys)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_caret_in_a_long_text_has_what_stands_around_it() -> None:
     text = f"{'a' * 200}\t!{'b' * 200}"
     line, pointer, *rest = caret(text, 201).splitlines()

@@ -1,8 +1,10 @@
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness import measure
+from harness.checkpoint import open_checkpoint
 from harness.cli import main
+from harness.engine import Engine
 from harness.errors import NonFinite
 from harness.journal import read_journal
 from harness.plan import Request, plan
@@ -200,6 +204,38 @@ def test_weights_config_tokenizer_and_data_are_in_the_key(tmp_path: Path, data: 
     assert len(seen) == 5
 
 
+def cell_of(model: Path, task: str) -> str:
+    wanted = request(model, Path(), tasks=(task,), lengths=(2048,))
+    return plan(replace(wanted, data=None), CPU)[0].template.cell
+
+
+def test_a_chat_template_is_in_the_key_of_prompts_that_stand_in_it(own_checkpoint: Path) -> None:
+    path = own_checkpoint / "tokenizer_config.json"
+    fixed, seen = json.loads(path.read_text()), []
+    for before in ("user:", "user:", "User:"):
+        template = before + "{{ messages[0]['content'] }}"
+        path.write_text(json.dumps(fixed | {"chat_template": template}))
+        tasks = (f"ruler(tasks=vt,chat={chat})" for chat in ("on", "off"))
+        seen.append([cell_of(own_checkpoint, task) for task in tasks])
+    first, again, other = seen
+    assert first == again
+    assert first[0] != other[0] and first[1] == other[1]
+
+
+def test_tokens_that_end_answers_are_in_the_key_of_tasks_with_answers(own_checkpoint: Path) -> None:
+    path, seen = own_checkpoint / "generation_config.json", []
+    for text in ("", '{"eos_token_id": null}', '{"eos_token_id": 7}', '{"eos_token_id": [7, 8]}'):
+        path.unlink(missing_ok=True)
+        if text:
+            path.write_text(text)
+        model = open_checkpoint(str(own_checkpoint)).load(torch.float32, CPU)
+        ends = Engine(model, None, CPU).end_ids
+        seen.append((ends, *(cell_of(own_checkpoint, one) for one in ("passkey", "ppl"))))
+    assert len({ends for ends, *_ in seen}) == len({answers for _, answers, _ in seen}) == 3
+    assert seen[0] == seen[1]
+    assert len({loss for *_, loss in seen}) == 1
+
+
 def test_nan_weights_give_a_row_and_exit_code_3(
     own_checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -331,6 +367,27 @@ def test_ctrl_c_ends_with_130_and_an_intact_journal(
     assert len(read_journal(tmp_path)) == 1
     assert main(command(checkpoint, data, tmp_path)) == 0
     assert len(read_journal(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so(
+    sent: signal.Signals,
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    score = measure.Engine.score
+    monkeypatch.setattr(
+        measure.Engine, "score", lambda *some: (os.kill(os.getpid(), sent), score(*some))[1]
+    )
+    before = signal.signal(sent, signal.SIG_IGN)  # as behind nohup
+    try:
+        assert main(command(checkpoint, data, tmp_path)) == 0
+    finally:
+        signal.signal(sent, before)
+    assert "finishing" not in capfd.readouterr().err
 
 
 def test_kill_9_in_a_run_resumes_to_the_same_numbers(
