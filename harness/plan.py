@@ -1,21 +1,17 @@
 """What a command line asks for, checked and spelled out as cells before any weights are loaded."""
 
-import hashlib
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 import patches
 import tasks
 from harness.checkpoint import ATTENTION, Checkpoint, open_checkpoint
 from harness.decoding import check_decoding, cuts_middle
+from harness.environment import code, device_name, versions
 from harness.errors import HarnessError, Unavailable
 from harness.lengths import render_length
 from harness.results import Row, cell_id
@@ -23,7 +19,7 @@ from patches.base import Patch
 from tasks.base import Sample, Task
 from tasks.corpus import Corpus, load
 
-__all__ = ["Cell", "Request", "cuts", "environment", "plan", "resolve_device"]
+__all__ = ["Cell", "Request", "cuts", "plan", "resolve_device"]
 
 NOT_COLUMNS = (
     "config",
@@ -250,9 +246,9 @@ class _Maker:
             n_cut=sum(sample.cut != "" for sample in samples),
             metric_detail="",
             error="",
-            device=_device_name(self.device),
-            versions=_versions(),
-            code=_code(),
+            device=device_name(self.device),
+            versions=versions(),
+            code=code(),
             cell=cell_id(key),
         )
 
@@ -270,35 +266,3 @@ def cuts(cells: Sequence[Cell]) -> list[str]:
                 f"prompts are too long and lose their middle{wording if kinds['wording'] else ''}"
             )
     return lines
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """The software and device that rows are measured with."""
-    return {
-        "device_name": _device_name(device),
-        "platform": platform.platform(),
-        "versions": _versions(),
-        "code": _code(),
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _versions() -> str:
-    return (
-        f"torch {torch.__version__} transformers {transformers.__version__} "
-        f"python {platform.python_version()}"
-    )
-
-
-@cache
-def _code() -> str:
-    """sha256 of the sources of the three packages, 12 hex digits."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for package in ("harness", "patches", "tasks"):
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()[:12]

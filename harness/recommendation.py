@@ -10,13 +10,14 @@ import patches
 from harness.as_json import print_json
 from harness.checkpoint import open_checkpoint
 from harness.clock import Clock
+from harness.environment import environment
 from harness.export import Exports
 from harness.journal import Journal
 from harness.lengths import render_length
 from harness.measure import InProcess
 from harness.outputs import write_table
 from harness.pairs import FEWEST_DOCUMENTS, Difference
-from harness.plan import Request, environment, resolve_device
+from harness.plan import Request, resolve_device
 from harness.report import aligned, with_interval
 from harness.rerun import WIDTH, signature_of, signature_of_table
 from harness.results import Row
