@@ -99,7 +99,9 @@ def decode(
         chosen = None
         while not row.is_done:
             logits = torch.cat([_logits(*one, chosen) for one in batches])
-            scores, memory = decoding.combine(_log_probs(logits, row), memory)
+            given = _finite(logits, row)
+            given = given if decoding.takes_logits else given.log_softmax(dim=-1)
+            scores, memory = decoding.combine(given, memory)
             row.bar(scores, engine.end_ids)
             chosen = scores.argmax()[None]
             row.take(int(chosen), engine.end_ids)
@@ -178,9 +180,9 @@ def _apart(prompt: Prompt, borders: Sequence[int]) -> Iterator[Row]:
         yield Row(prompt, [*head, *prompt.tokens[start:stop], *question])
 
 
-def _log_probs(logits: Tensor, row: Row) -> Tensor:
-    """Log-probabilities in float32 [readings, vocabulary]."""
+def _finite(logits: Tensor, row: Row) -> Tensor:
+    """Logits in float32 [readings, vocabulary], checked."""
     if not torch.isfinite(logits.amax(dim=-1)).all():
         position = len(row.tokens) + len(row.new)
         raise NonFinite(f"logits are not finite at generated position {position}")
-    return logits.float().log_softmax(dim=-1)
+    return logits.float()

@@ -123,7 +123,8 @@ def open_stored(directory: Path) -> Stored:
     """
     stored = Stored(directory)
     if not stored.paths():
-        raise ResultsError(f"{directory}: cannot be read (no journal); expected the --out of a run")
+        why = "no journal in it" if directory.is_dir() else "no such directory"
+        raise ResultsError(f"{directory}: {why}; expected the --out of a run")
     return stored
 
 

@@ -53,6 +53,8 @@ def show_name(argv: list[str]) -> int:
     if name in MODELS:
         texts.append(f"{name}: {MODELS[name].summary}\nsource: {MODELS[name].source}")
     if not texts:
+        if "/" in name:
+            raise HarnessError(f"{name}: no run there; expected DIR or DIR/CELL of one (--out)")
         names = [*patches.PATCHES, *tasks.TASKS, *MODELS]
         raise HarnessError(
             f"unknown name '{name}'; expected a patch, task or model{did_you_mean(name, names)} "

@@ -40,20 +40,24 @@ def values_of(sample: Scores, everywhere: bool = False) -> dict[str, float | Non
 def render_run(name: str) -> str:
     """The cells of the run directory `DIR`, or all samples of the cell `DIR/CELL`.
 
+    The beginning of a cell's name is enough where no other begins so.
+
     Raises:
-        HarnessError: no such cell.
+        HarnessError: no such cell, or several.
         ResultsError: no journal there, or a corrupt one.
     """
     path = Path(name)
     if path.is_dir():
         return "\n".join(_cell_line(record) for record in read_journal(path))
     records = {record.rows[0].cell: record for record in read_journal(path.parent)}
-    if path.name not in records:
+    fitting = [cell for cell in records if cell.startswith(path.name)]
+    if len(fitting) != 1:
+        what = f"{len(fitting)} cells begin with" if fitting else "no cell"
         raise HarnessError(
-            f"{name}: no cell '{path.name}' in {path.parent}{did_you_mean(path.name, records)} "
+            f"{name}: {what} '{path.name}' in {path.parent}{did_you_mean(path.name, records)} "
             f"(python -m harness show {path.parent})"
         )
-    record = records[path.name]
+    record = records[fitting[0]]
     return "\n\n".join([_cell_line(record), *(_sample(one) for one in record.samples)])
 
 

@@ -31,6 +31,7 @@ class Decoding:
             position on, given the length of the head and those of the windows.
         ropes: for each reading, its frequencies from the model's; none: one with the model's own.
         excludes: fields of a patch that cannot stand beside this, with the reason.
+        takes_logits: True if `combine` is given logits as the model made them.
     """
 
     combine: Combine
@@ -38,6 +39,7 @@ class Decoding:
     question_position: Callable[[int, Sequence[int]], int] | None = None
     ropes: tuple[Callable[..., Any], ...] = ()
     excludes: tuple[tuple[str, str], ...] = ()
+    takes_logits: bool = False
 
     @property
     def leaves_model(self) -> bool:

@@ -69,6 +69,15 @@ def attention_buckets(readings: Sequence[Log]) -> list[float]:
     return mixed
 
 
+def attention_buckets_code(logits: Sequence[Log]) -> list[float]:
+    """The same as modeling_llama.py of the authors has it: logits, averaged by the largest."""
+    weights = [math.exp(max(one)) for one in logits]
+    return [
+        sum(w * one[token] for w, one in zip(weights, logits, strict=True)) / sum(weights)
+        for token in range(len(logits[0]))
+    ]
+
+
 def pcw(borders: Sequence[int], length: int) -> tuple[list[int], list[list[bool]]]:
     """Position of each token, and whether query i may see key j (2212.10947, section 3).
 

@@ -18,6 +18,7 @@ from harness.engine import Engine
 from harness.errors import NonFinite
 from harness.generate import Prompt, generate
 from patches.apply import apply
+from patches.decoding import Decoding
 from tests import oracle_decoding as oracle
 from tests.harness.conftest import TRAINED_LENGTH, command, make_model, table
 from tests.models import WINDOWED, tiny, tokens, windowed
@@ -225,12 +226,27 @@ def test_attention_buckets_have_their_bases_beside_other_patches(partner: str) -
     assert made(spec, PROMPTS[:2]) == expected
 
 
+@pytest.mark.parametrize("takes_logits", [True, False])
+def test_a_method_is_given_logits_or_log_probabilities(takes_logits: bool) -> None:
+    model, prompt, seen = make_model(), Prompt(PROMPTS[0].tokens, 1), []
+
+    def first(readings: torch.Tensor, last: int | None) -> tuple[torch.Tensor, None]:
+        seen.append(readings)
+        return readings[0].clone(), None
+
+    list(decode(Engine(model, None, CPU), [prompt], Decoding(first, takes_logits=takes_logits), 64))
+    expected = torch.tensor(logits(model, prompt.tokens))
+    given = expected if takes_logits else expected.log_softmax(-1)
+    assert seen[0].tolist() == [pytest.approx(given.tolist(), abs=1e-5)]
+
+
+@pytest.mark.parametrize("mean", ["", ",mean=logits"])
 @pytest.mark.parametrize("partner", ["", "+logn", "+rerope(window=8)"])
-def test_attention_buckets_with_the_models_own_base_are_the_model(partner: str) -> None:
+def test_attention_buckets_with_the_models_own_base_are_the_model(partner: str, mean: str) -> None:
     plain = made(partner.removeprefix("+") or "none", PROMPTS)
-    assert made(f"attention-buckets(bases=10000){partner}", PROMPTS) == plain
-    assert made(f"attention-buckets(bases=10000+10000){partner}", PROMPTS) == plain
-    assert made(f"attention-buckets(bases=300){partner}", PROMPTS) != plain
+    assert made(f"attention-buckets(bases=10000{mean}){partner}", PROMPTS) == plain
+    assert made(f"attention-buckets(bases=10000+10000{mean}){partner}", PROMPTS) == plain
+    assert made(f"attention-buckets(bases=300{mean}){partner}", PROMPTS) != plain
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.errors import HarnessError
 from harness.results import Record
-from harness.samples import _sample
+from harness.samples import _sample, render_run
 from harness.saved import save_samples
 from tests.harness.conftest import command, table
 from tests.harness.test_results import ROW
@@ -56,6 +57,24 @@ def test_a_cell_that_is_not_there_is_one_line(
     assert "no cell '0123'" in error and error.count("\n") == 1
     assert main(["show", str(out.parent)]) == 6
     assert "no journal" in capsys.readouterr().err
+    assert main(["show", f"{out}s/0123"]) == 2
+    assert "no run there" in capsys.readouterr().err
+    assert main(["report", f"{out}s"]) == 6
+    assert "outs: no such directory; expected the --out of a run" in capsys.readouterr().err
+
+
+def test_the_beginning_of_a_cell_is_enough_where_it_is_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [
+        Record({}, (dataclasses.replace(ROW, cell=cell),), ()) for cell in ("ab1c", "ab2c", "c3")
+    ]
+    monkeypatch.setattr("harness.samples.read_journal", lambda _: there)
+    for name, cell in (("c", "c3"), ("ab2", "ab2c"), ("ab1c", "ab1c")):
+        assert render_run(f"{tmp_path}/{name}").startswith(f"{cell}  ")
+    for name, words in (("ab", "2 cells begin with 'ab'"), ("b", "no cell 'b'")):
+        with pytest.raises(HarnessError, match=words):
+            render_run(f"{tmp_path}/{name}")
 
 
 def test_saved_samples_are_json_lines_of_every_finished_cell(

@@ -137,6 +137,15 @@ def test_attention_buckets_weigh_a_reading_by_its_largest_probability(seed: int)
     assert sum(map(math.exp, scores)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_attention_buckets_average_logits_as_the_authors_code_does(seed: int) -> None:
+    logits = draws(1 + seed, seed=seed, sharp=1 + seed) + torch.arange(1.0 + seed)[:, None]
+    patch = parse("attention-buckets(mean=logits)")
+    assert patch.decoding.takes_logits and not parse("attention-buckets").decoding.takes_logits
+    scores, _ = combined(str(patch), logits)
+    assert scores == pytest.approx(oracle.attention_buckets_code(logits.tolist()), abs=1e-9)
+
+
 def test_attention_buckets_take_bases_or_multiples_of_the_models() -> None:
     rope = Rope(torch.tensor([1.0, 500**-0.5], dtype=torch.float64), 1.2, 500.0)
     extent = Extent(64, 32, 4)
