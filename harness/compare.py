@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -74,9 +75,14 @@ def main(argv: Sequence[str]) -> int:
     add("b", metavar="B", help="what is compared with it, likewise")
     add("--fail-if", help="exit 1 if any pair is so: worse>0.5%%, worse>0.02 or better>0")
     add("--metric", default="", help="metrics by comma (default: the first of each task)")
+    add(
+        "--noise", type=float, default=0.0, help="differences up to this are noise (doctor --noise)"
+    )
     add("--across", default="", help="settings that may differ, by comma, such as dtype,device")
     add_json(parser)
     options = parser.parse_args(argv)
+    if not 0 <= options.noise < math.inf:
+        raise HarnessError(f"--noise {options.noise:g}: expected a number of at least 0")
     condition = _condition(options.fail_if) if options.fail_if is not None else None
     across = _across(options.across)
     a, b = _select(options.a), _select(options.b)
@@ -84,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         across |= {"patch"}
     pairs = _pairs(a, b, across)
     metrics = [name.strip() for name in options.metric.split(",") if name.strip()]
-    comparisons = [one for pair in pairs for one in compare(*pair, metrics)]
+    comparisons = [one for pair in pairs for one in compare(*pair, metrics, options.noise)]
     if not comparisons:
         raise HarnessError(f"--metric {options.metric}: {_metrics_there(pairs)}")
     if options.json:

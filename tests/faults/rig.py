@@ -3,11 +3,13 @@
 import ctypes
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -73,6 +75,21 @@ def serve(pipe: Connection) -> None:
 
     measure.Engine.score = scored  # type: ignore[assignment,method-assign]
     worker.serve(pipe)
+
+
+def serve_mortally(pipe: Connection) -> None:
+    """A worker without a model that is killed at half of its cells, before or behind its answer."""
+    from harness.results import Record
+
+    draw = random.Random(os.getpid())
+    pipe.send(("ready", None))
+    while True:
+        (_, _, _, _, row, key), _ = pipe.recv()
+        if draw.random() < 0.4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        pipe.send(("record", Record(key, (replace(row, status="ok"),), ())))
+        if draw.random() < 0.2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def serve_slowly(pipe: Connection) -> None:

@@ -8,15 +8,19 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from harness import worker
 from harness.cli import main
-from harness.journal import read_journal
+from harness.journal import Journal, read_journal
 from tests.faults import rig
 from tests.harness.conftest import command, journals, table
+from tests.harness.test_results import record
 
+MORTAL, KILLS = 200, 120  # cells, and workers that are killed at one at least
 FAULTS = {
     rig.SEGFAULT: ("killed", "its process was ended by SIGSEGV"),
     rig.HANG: ("timeout", "not done after --cell-timeout 2"),
@@ -57,6 +61,27 @@ def test_each_fault_is_a_row_and_the_sweep_goes_on(
         rig.RAISE,
         rig.OOM,
     ]
+
+
+def test_killed_workers_leave_each_cell_once(tmp_path: Path) -> None:
+    todo = [record(number) for number in range(MORTAL)]
+    killed = 0
+    with worker.Worker(target=rig.serve_mortally) as mortal, Journal(tmp_path) as journal:
+        while todo:
+            one = todo.pop(0)
+            cell = SimpleNamespace(checkpoint=None, patch="none", task=None, samples=())
+            cell.template, cell.key = one.rows[0], one.key
+            found = mortal.measure(cell, torch.device("cpu"), None)  # type: ignore[arg-type]
+            assert found.status in ("ok", "killed")
+            journal.append(found)
+            if found.status == "killed":  # as --retry killed
+                killed += 1
+                todo.append(one)
+    assert killed >= KILLS
+    stored = read_journal(tmp_path)
+    assert sorted(one.rows[0].context_length for one in stored) == [*range(MORTAL)]
+    assert {one.status for one in stored} == {"ok"}
+    assert rig.stored_lines(tmp_path) == MORTAL + killed
 
 
 def test_weights_that_never_arrive_are_a_row(

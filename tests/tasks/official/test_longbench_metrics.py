@@ -193,7 +193,8 @@ def test_the_cache_of_jieba_lies_in_a_directory_of_the_user(cache_home, caplog):
     before = Path(tempfile.gettempdir(), "jieba.cache").exists()
     chinese._segmenter.cache_clear()
     assert chinese.words("北京") == ["北京"]
-    assert (cache_home / "length-harness/jieba/jieba.cache").is_file()
+    cache = cache_home / "length-harness/jieba"
+    assert (cache / "jieba.cache").is_file() and cache.stat().st_mode & 0o777 == 0o700
     assert Path(tempfile.gettempdir(), "jieba.cache").exists() == before
     assert not caplog.records
 
