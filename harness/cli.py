@@ -76,15 +76,15 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
         "plan": lambda rest: _run([*rest, "--dry-run"]),
         "list": list_names,
         "show": _show,
-        "recommend": _elsewhere("recommend"),
-        "report": _elsewhere("reporting"),
-        "compare": _elsewhere("compare"),
-        "export": _elsewhere("export"),
+        "recommend": _elsewhere("advice.recommend"),
+        "report": _elsewhere("reports.reporting"),
+        "compare": _elsewhere("reports.compare"),
+        "export": _elsewhere("deploy.export"),
         "completion": _elsewhere("completion"),
         "doctor": _elsewhere("doctor"),
         "keys": _keys,
         "fetch": _elsewhere("fetch"),
-        "rescore": _elsewhere("rescore"),
+        "rescore": _elsewhere("answers.rescore"),
     }
 
 
@@ -173,7 +173,7 @@ def _run(argv: list[str]) -> int:
             **settings,
         )
         if options.dry_run:
-            from harness.dryrun import print_plan
+            from harness.forecast.dryrun import print_plan
 
             return print_plan(request, options.out, options.csv, options.json)
         targets = Targets(options.csv, options.figure, options.save_samples, options.json)

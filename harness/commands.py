@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from harness.attention import Reading, read_shares, render_shares, render_shares_csv
-from harness.bars import draw_bars
 from harness.decoding import unbatched
 from harness.environment import environment
 from harness.journal import Journal
 from harness.measure import InProcess
 from harness.outputs import TABLE, show, write, write_table
 from harness.plan import Request, cuts, plan, resolve_device
+from harness.reports.bars import draw_bars
 from harness.results import Record, write_atomically
 from harness.run import Measurer, run
 

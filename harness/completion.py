@@ -10,7 +10,7 @@ from pathlib import Path
 
 import patches
 import tasks
-from harness.engines import ENGINES
+from harness.deploy.engines import ENGINES
 from harness.errors import HarnessError
 from harness.models import MODELS
 from harness.options import DTYPES, Parser, parser_of

@@ -10,10 +10,10 @@ import torch
 from harness.decoding import cuts_middle, decode
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite, one_line
+from harness.forecast.predict import Predictor
 from harness.generate import Prompt, generate
 from harness.memory import GIB, free, is_out_of_memory, peak_gib, reset_peak
 from harness.plan import Cell
-from harness.predict import Predictor
 from harness.results import Record, Scores
 from harness.totals import total_rows
 from patches import PatchError

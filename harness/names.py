@@ -2,10 +2,10 @@
 
 import patches
 import tasks
+from harness.answers.samples import is_run, render_run
 from harness.errors import HarnessError
 from harness.models import MODELS
 from harness.options import Parser
-from harness.samples import is_run, render_run
 from harness.terminal import show_text
 from patches.spec import did_you_mean
 

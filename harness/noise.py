@@ -10,7 +10,7 @@ from harness.engine import Engine
 from harness.errors import HarnessError
 from harness.lengths import render_length
 from harness.memory import fitting, free
-from harness.report import aligned
+from harness.reports.report import aligned
 from patches.apply import apply
 from patches.base import Band, Patch
 from tasks.corpus import load

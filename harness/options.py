@@ -115,7 +115,7 @@ def add_shared(
 
 
 def add_json(parser: Parser) -> None:
-    """`--json`, for commands that print tables; `harness.as_json` writes it."""
+    """`--json`, for commands that print tables; `harness.reports.as_json` writes it."""
     parser.add_argument("--json", action="store_true", help="print one JSON object, not tables")
 
 
@@ -174,7 +174,7 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
     for target in filter(None, (options.csv, options.figure)):
         check_target(target)
     if options.figure:
-        from harness.figure import require_matplotlib
+        from harness.reports.figure import require_matplotlib
 
         require_matplotlib()
     return {

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.as_json import of_records, print_json
+from harness.answers.saved import save_samples
 from harness.errors import HarnessError
-from harness.figure import draw, require_matplotlib
 from harness.journal import Journal, open_stored
-from harness.report import render_tables
+from harness.reports.as_json import of_records, print_json
+from harness.reports.figure import draw, require_matplotlib
+from harness.reports.report import render_tables
 from harness.results import Record, render_csv, rows_of, write_atomically
-from harness.saved import save_samples
 from harness.terminal import show_text
 
 __all__ = ["TABLE", "report", "show", "write", "write_table"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.dryrun import LIBRARIES, survey
+from harness.forecast.dryrun import LIBRARIES, survey
 from harness.journal import Stored, open_stored
 from harness.memory import GIB, resident
 from harness.plan import Request, plan, resolve_device

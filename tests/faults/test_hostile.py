@@ -18,7 +18,7 @@ from harness.journal import read_journal
 from harness.results import Record, cell_id, encode
 from tests.faults.rig import descendants
 from tests.harness.conftest import command, table
-from tests.harness.test_compare import run
+from tests.harness.reports.test_compare import run
 from tests.harness.test_results import ROW, record
 
 NESTED = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

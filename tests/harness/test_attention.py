@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import figure as figure_module
 from harness.attention import LayerRow, means, render_shares
-from harness.bars import conclusion, draw_bars
 from harness.cli import main
 from harness.engine import Engine
+from harness.reports import figure as figure_module
+from harness.reports.bars import conclusion, draw_bars
 from tests.harness.test_cli import one_line
 
 ROW = LayerRow(

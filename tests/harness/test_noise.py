@@ -10,7 +10,7 @@ import torch
 from harness.checkpoint import open_checkpoint
 from harness.cli import main
 from tasks.corpus import load
-from tests.harness.test_compare import NLL, cell, run, shifted, table_of
+from tests.harness.reports.test_compare import NLL, cell, run, shifted, table_of
 
 LENGTH = 256
 SIZE = r"  +(\d\.\de[+-]\d+)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.terminal import printable
-from tests.harness.test_compare import NLL, cell, failed, run, shifted
+from tests.harness.reports.test_compare import NLL, cell, failed, run, shifted
 
 GREEN, RED = "\x1b[32m", "\x1b[31m"
 COLOUR = re.compile(r"\x1b\[\d*m")

@@ -1,0 +1,1 @@
+"""Which patch to read a length with, by trying them."""

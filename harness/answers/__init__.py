@@ -1,0 +1,1 @@
+"""Stored answers: shown, scored again, written in the layouts of others."""

@@ -1,0 +1,1 @@
+"""The setting of an engine that equals a patch."""

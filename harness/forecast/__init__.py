@@ -1,0 +1,1 @@
+"""What cells will cost, before they run."""
