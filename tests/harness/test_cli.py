@@ -90,7 +90,7 @@ def test_help_takes_less_than_300_ms_of_processor() -> None:
         (["compar", "a", "b"], 2, "did you mean 'compare'?"),
         (["list", "things"], 2, "things"),
         (["show", "pppl"], 2, "did you mean 'ppl'?"),
-        (["report", "nowhere"], 6, "cannot be read"),
+        (["report", "nowhere"], 6, "no such directory"),
     ],
 )
 def test_a_mistake_is_one_line_and_an_exit_code(

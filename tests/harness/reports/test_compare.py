@@ -164,7 +164,7 @@ def test_cells_without_a_partner_are_counted(
         (["A", "B:ntk"], 2, "no cell with patch 'ntk'; it has none"),
         (["A", "B:nntk"], 2, "unknown patch 'nntk'"),
         (["A", "A"], 2, "no cell in common (no two cells to compare)"),
-        (["A", "nowhere"], 6, "cannot be read"),
+        (["A", "nowhere"], 6, "no such directory"),
         (["A", "empty"], 6, "no journal"),
         (["A"], 2, "B"),
     ],

@@ -277,7 +277,7 @@ def test_report_writes_one_page_of_several_runs_without_torch(tmp_path: Path) ->
     ("arguments", "code", "words"),
     [
         (["report", "A", "A"], 2, "give --html FILE"),
-        (["report", "A", "nowhere", "--html", "x.html"], 6, "cannot be read"),
+        (["report", "A", "nowhere", "--html", "x.html"], 6, "no such directory"),
         (["report", "A", "--html", "A/file/x"], 6, "cannot be written"),
         (["report", "empty", "--html", "x.html"], 6, "no journal"),
     ],
