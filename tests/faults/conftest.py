@@ -7,10 +7,17 @@ from tests.harness.conftest import checkpoint, data, own_checkpoint
 
 __all__ = ["checkpoint", "data", "own_checkpoint"]
 
+HEARD = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
 
 @pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Ctrl-C is heard: shells let jobs in the background ignore it, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def heard_signals() -> Iterator[None]:
+    """Signals are heard: jobs in the background and under nohup inherit that they are ignored."""
+    before = {number: signal.signal(number, handler) for number, handler in HEARD.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
