@@ -85,10 +85,11 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
         out = query.new_empty(*query.shape[:3], value.shape[-1])
         for pad in set(pads):  # queries before position 0 are padding: they see nothing
             rows = [row for row, own in enumerate(pads) if own == pad]
-            q, k, v = (rows_of(x, rows) for x in (query, key, value))
+            here = place(rows)
+            q, k, v = (x[here] for x in (query, key, value))
             start = first_column - pad
             k, v = k[:, :, pad:], v[:, :, pad:]
-            out[rows] = attend(
+            out[here] = attend(
                 q,
                 k,
                 v,
@@ -145,10 +146,13 @@ def swapped(plans: dict[int, Plan], others: Mapping[int, Plan]) -> Iterator[None
         plans.update(before)
 
 
-def rows_of(x: Tensor, rows: list[int]) -> Tensor:
-    """Some rows in rising order; a view where they stand together, so that no cache is copied."""
+def place(rows: list[int]) -> slice | list[int]:
+    """Rows in rising order as an index: a slice where they stand together.
+
+    So no cache is copied, and no list goes to the device in each layer, which waits for it.
+    """
     first, stop = rows[0], rows[-1] + 1
-    return x[first:stop] if len(rows) == stop - first else x[rows]
+    return slice(first, stop) if len(rows) == stop - first else rows
 
 
 def native_plans(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.journal import read_journal
+from harness.journal import Stored, read_journal
 from harness.lengths import render_length
 from harness.results import Record, Scores
 from harness.terminal import printable
@@ -17,7 +17,7 @@ __all__ = ["is_run", "render_run", "values_of"]
 def is_run(name: str) -> bool:
     """Whether a name is a run directory, or a cell in one."""
     path = Path(name)
-    return path.is_dir() or ("/" in name and path.parent.is_dir())
+    return path.is_dir() or ("/" in name and bool(Stored(path.parent).paths()))
 
 
 def values_of(sample: Scores, everywhere: bool = False) -> dict[str, float | None]:

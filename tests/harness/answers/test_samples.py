@@ -59,6 +59,8 @@ def test_a_cell_that_is_not_there_is_one_line(
     assert "no journal" in capsys.readouterr().err
     assert main(["show", f"{out}s/0123"]) == 2
     assert "no run there" in capsys.readouterr().err
+    assert main(["show", f"{out}s/"]) == 2
+    assert f"{out}s/: no run there" in capsys.readouterr().err
     assert main(["report", f"{out}s"]) == 6
     assert "outs: no such directory; expected the --out of a run" in capsys.readouterr().err
 
