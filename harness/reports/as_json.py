@@ -11,8 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.reports.pairs import difference
-from harness.reports.report import baselines, series
+from harness.reports.report import baselines
 from harness.reports.rerun import command_of, signature_of
+from harness.reports.series import series
 from harness.results import Record
 
 __all__ = ["of_records", "print_json"]

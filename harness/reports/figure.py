@@ -13,7 +13,8 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.lengths import render_length
 from harness.reports.heatmap import draw_heatmaps, has_depths
-from harness.reports.report import baselines, series
+from harness.reports.report import baselines
+from harness.reports.series import series
 from harness.results import Record, Row, write_atomically
 
 __all__ = ["DODGE", "draw", "drawing", "require_matplotlib", "upper_edge"]

@@ -20,8 +20,9 @@ from harness.reports.findings import (
     front,
 )
 from harness.reports.heatmap import has_depths
-from harness.reports.report import baselines, series, with_interval
+from harness.reports.report import baselines, with_interval
 from harness.reports.rerun import command_of, signature_of
+from harness.reports.series import series
 from harness.reports.svg import STYLES, Axis, Line, Point, captioned, chart
 from harness.results import Record, Row, cell_id, write_atomically
 from tasks.haystack import DEPTH

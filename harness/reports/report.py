@@ -1,6 +1,5 @@
 """Tables from finished cells: value with interval, and paired differences to the baselines."""
 
-import json
 import math
 import re
 import textwrap
@@ -9,28 +8,16 @@ from collections.abc import Iterable, Sequence
 from harness.lengths import render_length
 from harness.reports.pairs import difference, scores
 from harness.reports.rerun import WIDTH, signature_of_table
+from harness.reports.series import series
 from harness.results import Record, Row
 from patches import PATCHES
 from tasks.haystack import DEPTH
 from tasks.metrics import METRICS
 
-__all__ = ["aligned", "baselines", "render_tables", "series", "with_interval"]
+__all__ = ["aligned", "baselines", "render_tables", "with_interval"]
 
-VARYING = ("patch", "context_length")
 RANGE = re.compile(r"\d+:\d+")  # positions of a bucket of tokens
 Table = dict[tuple[str, int], str]  # (patch, context_length) -> text
-
-
-def series(records: Sequence[Record]) -> dict[tuple[str, ...], list[Record]]:
-    """Group records that differ in patch and length alone; the order of the records is kept."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        rest = {name: value for name, value in record.key.items() if name not in VARYING}
-        row = record.rows[0]
-        groups.setdefault((row.model, row.task, json.dumps(rest, sort_keys=True)), []).append(
-            record
-        )
-    return groups
 
 
 def baselines(records: Iterable[Record]) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 from harness.lengths import render_length
 from harness.reports.figure import draw
 from harness.reports.report import render_tables
+from harness.reports.series import series
 from harness.results import Record
 from tests.harness.test_results import ROW
 
@@ -179,3 +180,22 @@ def test_no_figure_is_drawn_of_nothing(tmp_path: Path) -> None:
 def test_any_number_of_patches_has_a_style(count: int, tmp_path: Path) -> None:
     draw([measured(f"p{index}", 64, [1.0]) for index in range(count)], tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
+
+
+def test_patches_that_ignore_the_batch_stand_beside_any_batch() -> None:
+    def of(patch: str, batch: int | None, nll: float) -> Record:
+        made = measured(patch, ROW.context_length, [nll] * 3)
+        return dataclasses.replace(made, key=made.key | ({"batch": batch} if batch else {}))
+
+    both = [of("none", 8, 3.0), of("nbce(pooling=average)+logn", None, 2.0)]
+    assert "difference to none" in render_tables(both)
+    groups = series([*both, of("none", None, 4.0), of("ntk", None, 5.0), of("ntk", 8, 6.0)])
+    tables = [
+        [(one.rows[0].patch, one.rows[0].value) for one in group] for group in groups.values()
+    ]
+    mixed = ("nbce(pooling=average)+logn", 2.0)
+    assert tables == [
+        [("none", 3.0), mixed, ("ntk", 6.0)],
+        [mixed, ("none", 4.0), ("ntk", 5.0)],
+    ]
+    assert len(series(both[1:])) == 1
