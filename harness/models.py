@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from harness.errors import HarnessError, Unavailable
 from patches.spec import did_you_mean
@@ -22,6 +22,7 @@ __all__ = ["MODELS", "Entry", "Files", "digest_of", "find", "open_gguf"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 UNWANTED = ["*/*", "consolidated*", "*.onnx*"]
+ANSWER = 5  # seconds that the hub has for an answer; asked twice
 RATIO = 100  # by which weights are never compressed
 NO_WEIGHTS = "`--model tiny` needs no download"
 
@@ -132,9 +133,7 @@ def _in_package(package: str) -> Files | None:
 def _from_hub(repo: str, shown: str, package: str) -> Files:
     hub = import_module("huggingface_hub")
     try:
-        path = hub.snapshot_download(
-            repo, allow_patterns=WANTED, ignore_patterns=UNWANTED, etag_timeout=5
-        )
+        path = _snapshot(hub, repo)
     except hub.errors.GatedRepoError:
         raise Unavailable(
             f"model {shown} is gated: accept its licence at https://huggingface.co/{repo}, then "
@@ -151,6 +150,31 @@ def _from_hub(repo: str, shown: str, package: str) -> Files:
             f"there is a network, or give a local path as --model; {NO_WEIGHTS}"
         ) from None
     return _directory(Path(path), shown)
+
+
+def _snapshot(hub: Any, repo: str) -> str:
+    """The directory of a model; where the hub does not answer, that of an earlier download.
+
+    snapshot_download sets no limit to its first request, so that one with a limit goes before it.
+    """
+    try:
+        hub.HfApi().repo_info(repo, timeout=ANSWER)
+        is_silent = False
+    except Exception as error:  # any other than a timeout comes again below, and is raised there
+        is_silent = "Timeout" in type(error).__name__  # of requests or httpx
+    try:
+        path = hub.snapshot_download(
+            repo,
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+            etag_timeout=ANSWER,
+            local_files_only=is_silent,
+        )
+    except hub.errors.LocalEntryNotFoundError:
+        if is_silent:
+            raise TimeoutError(f"no answer within {ANSWER} s") from None
+        raise
+    return str(path)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +22,7 @@ ANSWERS = {  # by the name of the model: status, headers, promised bytes, body
     "broken": (500, {}, 2, b"{}"),
     "cut": (200, {}, 1000, b'{"id":'),
     "empty": (200, {}, 2, b"{}"),
+    "silent": (200, {}, 2, b"{}"),  # once it is too late
 }
 WORDS = {
     "gated": "is gated: accept its licence",
@@ -30,6 +32,7 @@ WORDS = {
     "broken": "500 Internal Server Error",
     "cut": "the hub did not give it (",
     "empty": "the hub did not give it (",
+    "silent": "the hub did not give it (no answer within 5 s)",
 }
 CODE = """
 import contextlib, io, json, sys
@@ -49,17 +52,21 @@ print(json.dumps(found))
 def hub() -> Iterator[tuple[str, list[str]]]:
     """Its address, and what it was asked for."""
     asked: list[str] = []
+    released = threading.Event()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             name = next(one for one in ANSWERS if f"/{one}/" in f"{self.path}/")
             status, headers, size, body = ANSWERS[name]
+            if name == "silent":
+                released.wait(60)
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(size)}.items():
                 self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # nobody waits any more
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -68,6 +75,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", asked
+    released.set()
     server.shutdown()
     thread.join()
     server.server_close()
