@@ -10,7 +10,6 @@ that the least operations (scripts/floors.py) take at the rate of a square produ
 """
 
 import argparse
-import csv
 import itertools
 import statistics
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 from floors import forward_flops, product_rate
+from rows import write_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -58,9 +58,9 @@ class Run:
     forward_gib: float
 
 
-def build(layers: int, dtype: torch.dtype, device: str) -> Any:
-    """A Llama with random weights, its shape that of SmolLM2-135M but for the layers."""
-    config = LlamaConfig(
+def shape(layers: int) -> LlamaConfig:
+    """The shape of SmolLM2-135M but for the layers."""
+    return LlamaConfig(
         vocab_size=49152,
         hidden_size=576,
         intermediate_size=1536,
@@ -70,12 +70,13 @@ def build(layers: int, dtype: torch.dtype, device: str) -> Any:
         max_position_embeddings=TRAINED_LENGTH,
         tie_word_embeddings=True,
     )
+
+
+def build(layers: int, dtype: torch.dtype, device: str) -> Any:
+    """A Llama of that shape with random weights."""
     torch.manual_seed(0)
-    return (
-        AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-        .eval()
-        .to(device, dtype)
-    )
+    model = AutoModelForCausalLM.from_config(shape(layers), attn_implementation="sdpa")
+    return model.eval().to(device, dtype)
 
 
 def region_mask(band: Band, length: int, device: torch.device) -> Tensor:
@@ -226,10 +227,7 @@ def main() -> int:
             rows.append(row)
             print(LINE.format(*list(row.values())[:12]), flush=True)
     if args.out:
-        with args.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(args.out, rows)
     return 0
 
 

@@ -10,7 +10,6 @@ rate of a sum over 1 GiB (scripts/floors.py).
 """
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from bench_attention import build
 from floors import read_rate, step_bytes
+from rows import write_rows
 
 import patches
 from harness.cache import RowCache, make_cache
@@ -105,10 +105,7 @@ def main() -> None:
             print(f"fastest {figures[2]:9.2f} ms {figures[3]:6.3f} x", end="  ")
             print(f"{figures[4]:7.0f} MiB, floor {figures[5]:6.2f} ms", flush=True)
     if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

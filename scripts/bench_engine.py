@@ -8,7 +8,6 @@ saves: they are read one by one either way. Writes a CSV with a row a measuremen
 """
 
 import argparse
-import csv
 import statistics
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import write_rows
 
 import patches
 from harness.checkpoint import open_checkpoint
@@ -122,10 +122,7 @@ def main() -> None:
                 rows.append(dict(zip(FIELDS, (*values, *figures), strict=True)))
                 print(f"{length:6} {spec:14} {what:40} {seconds:9.4f} s {ratio:7.3f} x {to}")
     if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.out, rows)
         print(options.out, file=sys.stderr)
 
 

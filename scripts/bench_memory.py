@@ -8,14 +8,15 @@ length to the next; its floor is what the keys and values of 1k tokens take.
 """
 
 import argparse
-import csv
 import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_attention import TRAINED_LENGTH, build
+from bench_attention import TRAINED_LENGTH, build, shape
+from floors import kept_bytes
+from rows import write_rows
 
 from harness.engine import Engine
 from harness.lengths import parse_lengths
@@ -32,7 +33,6 @@ SCORED = 256
 MIB = 1024**2
 LINE = "{:>7} {:<46} {:>9} {:>9} {:>9} {:>14} {:>9}"
 FIELDS = ("length", "patch", "peak_gib", "times_native_peak", "added_gib", "slope_mib_per_1k")
-ABOUT = ("floor_mib_per_1k", "chunk", "layers", "dtype", "device", "torch")
 
 
 def measure(job: tuple[int, str, int, int, str, str]) -> tuple[float, float]:
@@ -49,14 +49,6 @@ def measure(job: tuple[int, str, int, int, str, str]) -> tuple[float, float]:
     return peak_gib(device), peak_gib(device) - before
 
 
-def floor(layers: int, dtype: str) -> float:
-    """MiB that keys and values of 1k tokens take."""
-    config = build(1, torch.float32, "meta").config
-    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
-    size = torch.empty(0, dtype=getattr(torch, dtype)).element_size()
-    return 1024 * 2 * layers * width * size / MIB
-
-
 def main() -> int:
     """Measure, print, and write the table if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -70,8 +62,9 @@ def main() -> int:
     parser.add_argument("--dtype", default="float32", help="torch dtype (default: float32)")
     parser.add_argument("--out", type=Path, help="CSV file")
     args = parser.parse_args()
+    size = torch.empty(0, dtype=getattr(torch, args.dtype)).element_size()
     about = {
-        "floor_mib_per_1k": round(floor(args.layers, args.dtype), 3),
+        "floor_mib_per_1k": round(kept_bytes(shape(args.layers), 1024, size) / MIB, 3),
         "chunk": args.chunk,
         "layers": args.layers,
         "dtype": args.dtype,
@@ -106,10 +99,7 @@ def main() -> int:
                 times = "" if slope is None else round(slope / about["floor_mib_per_1k"], 2)
                 print(LINE.format(*values[:5], "" if slope is None else slope, times), flush=True)
     if args.out:
-        with args.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*FIELDS, *ABOUT], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(args.out, rows)
     return 0
 
 

@@ -8,11 +8,12 @@ there, so that its seconds rest on measured rates alone.
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from rows import write_rows
 
 from harness.forecast.dryrun import LIBRARIES, survey
 from harness.journal import Stored, open_stored
@@ -80,10 +81,7 @@ def main() -> None:
         ratios = sorted(row[figure] for row in rows)
         print(f"{figure}: {ratios[0]} to {ratios[-1]}, median {median(ratios):.3f}, n {len(rows)}")
     if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@
 Norms, rotations, softmax and activations are left out, so that no time can reach the floor.
 """
 
-import time
-from collections.abc import Callable
-
 import torch
 from transformers import LlamaConfig
 
+from harness.forecast.rates import fastest
 from patches import parse
 from patches.base import Extent, Rope
 
-__all__ = ["forward_flops", "product_rate", "read_rate", "step_bytes", "visible"]
+__all__ = ["forward_flops", "kept_bytes", "product_rate", "read_rate", "step_bytes", "visible"]
 
 SIDE, READ = 2048, 1 << 28  # of a square product, and numbers that are read
-RUNS = 7
+BUDGET = 1.0  # seconds of runs
 
 
 def visible(config: LlamaConfig, spec: str, length: int, trained: int) -> list[int]:
@@ -44,34 +42,27 @@ def forward_flops(config: LlamaConfig, spec: str, length: int, trained: int) -> 
     return 2.0 * layers * length * layer_weights(config) + last + 4.0 * layers * width * pairs
 
 
+def kept_bytes(config: LlamaConfig, tokens: int, size: int) -> int:
+    """Bytes of the keys and values of some tokens, with numbers of `size` bytes."""
+    kv_width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    return 2 * size * config.num_hidden_layers * tokens * kv_width
+
+
 def step_bytes(config: LlamaConfig, spec: str, length: int, trained: int, size: int) -> int:
     """Bytes that a step behind `length` tokens reads, with numbers of `size` bytes."""
-    width, layers = config.hidden_size, config.num_hidden_layers
-    kv_width = width // config.num_attention_heads * config.num_key_value_heads
+    weights = config.num_hidden_layers * layer_weights(config)
+    weights += config.hidden_size * config.vocab_size
     keys = visible(config, spec, length + 1, trained)[-1]
-    each = layer_weights(config) + 2 * keys * kv_width
-    return size * (layers * each + width * config.vocab_size)
+    return size * weights + kept_bytes(config, keys, size)
 
 
 def product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations a second of a square product, the fastest of some."""
     a = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
-    return 2 * SIDE**3 / fastest(lambda: a @ a, device)
+    return 2 * SIDE**3 / fastest(lambda: a @ a, device, BUDGET)
 
 
 def read_rate(device: torch.device) -> float:
     """Bytes a second of a sum over 1 GiB, the fastest of some."""
     block = torch.ones(READ, device=device)
-    return 4 * READ / fastest(block.sum, device)
-
-
-def fastest(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest run."""
-    times = []
-    for _ in range(RUNS + 1):  # the first one warms up
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return 4 * READ / fastest(block.sum, device, BUDGET)
