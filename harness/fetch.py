@@ -15,7 +15,7 @@ from harness.errors import HarnessError, Unavailable
 from harness.options import Parser, check_target
 from harness.results import write_atomically
 from patches.spec import did_you_mean
-from tasks.pinned import PINNED, Pinned
+from tasks.pinned import PINNED, Pinned, Remote
 
 __all__ = ["fetch", "main"]
 
@@ -102,23 +102,30 @@ def _check(path: Path, file: Pinned) -> None:
 
 def _download(file: Pinned, target: Path, opener: Open) -> bytes:
     by_hand = f"put it at {target} yourself"
-    if os.environ.get(OFFLINE, "").strip().lower() in YES:
-        raise Unavailable(
-            f"{OFFLINE} is set, so {file.url} is not asked for; unset it, or {by_hand}"
-        )
-    try:
-        with closing(opener(file.url, SECONDS)) as answer:
-            sent = answer.read(file.most)
-    except (OSError, HTTPException) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Unavailable(f"{file.url}: not reached ({reason}); try again, or {by_hand}") from None
-    content = file.within(sent)
+    sent = [_sent(remote, opener, by_hand) for remote in file.remotes]
+    content = file.made(sent)
     if not file.is_it(content):
+        urls = " and ".join(remote.url for remote in file.remotes)
         raise Unavailable(
-            f"{file.url}: sent {len(sent)} bytes that are not the file (sha256 is not "
+            f"{urls}: sent {sum(map(len, sent))} bytes that are not the file (sha256 is not "
             f"{file.sha256[:12]}…); nothing was written; look what stands between, or {by_hand}"
         )
     return content
+
+
+def _sent(remote: Remote, opener: Open, by_hand: str) -> bytes:
+    if os.environ.get(OFFLINE, "").strip().lower() in YES:
+        raise Unavailable(
+            f"{OFFLINE} is set, so {remote.url} is not asked for; unset it, or {by_hand}"
+        )
+    try:
+        with closing(opener(remote.url, SECONDS)) as answer:
+            return answer.read(remote.most)
+    except (OSError, HTTPException) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Unavailable(
+            f"{remote.url}: not reached ({reason}); try again, or {by_hand}"
+        ) from None
 
 
 def _open(url: str, seconds: float) -> Answer:

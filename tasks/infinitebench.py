@@ -1,12 +1,13 @@
 """InfiniteBench: retrieval, books, dialogues, mathematics and code of 100k tokens and more."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
 from tasks.metrics import grouped_stats, overlap_stats
-from tasks.middle import cut_field, fit
+from tasks.middle import Parts, cut_field, fit
 from tasks.official import infinitebench
 from tasks.rows import Row
 from tasks.spec import choices
@@ -37,9 +38,13 @@ GROUPS = {
     "code": ("code_run", "code_debug"),
 }
 OF_CHOICES = ("longbook_choice_eng", "code_debug")
+OPTIONS = ("OPTION_A", "OPTION_B", "OPTION_C", "OPTION_D")
+OF_INPUT = {"code_run": ("func", "func_call"), "math_find": ("prefix",)}
+IN_INPUT = {"code_run": r"func_[0-9]+\(-?[0-9]+\)", "math_find": r"The .+(?= of)"}
 OF_TEXT = {"longbook_sum_eng": "en", "longbook_qa_eng": "en", "longbook_qa_chn": "zh"}
 QA = "Read this text.\n\n{context}\n\nQuestion: {input}\nReply in as few words as you can.\nAnswer:"
-CHOICE = "Read this text.\n\n{context}\n\nQuestion: {input}\nReply with one letter.\nAnswer:"
+LISTED = "{input}\nA. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
+CHOICE = f"Read this text.\n\n{{context}}\n\nQuestion: {LISTED}\nReply with one letter.\nAnswer:"
 OWN = {
     "passkey": "A number is hidden in this text.\n\n{context}\n\n{input}",
     "number_string": "A row of digits is hidden in this text.\n\n{context}\n\n{input}",
@@ -55,7 +60,9 @@ OWN = {
     "math_find": "{context}\n\n{input}",
     "math_calc": "Say all results on the way to the end, in order.\n\n{context}\n\nResults:",
     "code_run": "Functions:\n\n{context}\n\n{input}\nReply with the returned number alone:",
-    "code_debug": "One of these functions has an obvious error.\n\n{context}\n\n{input}\nLetter:",
+    "code_debug": (
+        f"One of these functions has an obvious error.\n\n{{context}}\n\n{LISTED}\nLetter:"
+    ),
 }
 
 
@@ -75,9 +82,11 @@ class InfiniteBench(Task):
     No chat template stands around the prompts: none does where the benchmark runs open models, in
     eval_yarn_mistral.py, eval_yi_200k.py, eval_chatglm.py and eval_rwkv.py.
 
-    Differs: own wording, since the benchmark has its prompts in its code, by model;
-    infinitebench/prompts.json in the data, of data set to a template with {context} and {input},
-    replaces it. An answer takes a quarter of the length at most: math_calc asks for 30 000 tokens.
+    Differs: own wording unless the data has infinitebench/prompts.json, of data set to a template
+    with {context}, {input} and the benchmark's other places. The benchmark has its prompts in its
+    code, by model; `fetch infinitebench DIR` brings those of src/prompt.py for yarn-mistral, which
+    other open models are asked with too. An answer takes a quarter of the length at most: math_calc
+    asks for 30 000 tokens.
     """
 
     name: ClassVar[str] = "infinitebench"
@@ -103,7 +112,7 @@ class InfiniteBench(Task):
     ) -> list[Sample]:
         """Return one sample a row."""
         official = documents[0].sources.get("prompts")
-        asked = templates("infinitebench/prompts.json", official, OWN, self.subset)
+        asked = templates("infinitebench/prompts.json", official, OWN, self.subset, _places)
         samples = []
         for document in documents:
             name, row = document.table, document.row
@@ -111,7 +120,7 @@ class InfiniteBench(Task):
             new = max(1, min(NEW[name], context_length // 4))
             try:
                 references = _references(name, row)
-                parts = parts_of(asked[name], row.text("context"), _question(name, row))
+                parts = _parts(asked[name], name, row)
                 fitted = fit(tokenizer, parts, context_length, new, self.cut, joined=True)
             except TaskError as error:
                 raise TaskError(f"sample '{document.id}': {error}") from None
@@ -145,15 +154,36 @@ class InfiniteBench(Task):
         return scores
 
 
-def _question(name: str, row: Row) -> str:
-    """The row's input, with its choices."""
-    if name not in OF_CHOICES:
-        return row.text("input")
-    options = row.texts("options")
-    if len(options) != 4:
-        raise row.error(f"{len(options)} options; expected 4")
-    listed = (f"{letter}. {one}" for letter, one in zip("ABCD", options, strict=True))
-    return "\n".join([row.text("input"), *listed])
+def _places(name: str) -> tuple[str, ...]:
+    """What a template may ask for: {question} is {input} by another name."""
+    return ("input", "question", *(OPTIONS if name in OF_CHOICES else OF_INPUT.get(name, ())))
+
+
+def _fields(name: str, row: Row) -> dict[str, str]:
+    """What is put in these places, as far as the row gives it."""
+    asked = row.text("input")
+    fields = {"input": asked, "question": asked}
+    if name in OF_CHOICES:
+        options = row.texts("options")
+        if len(options) != 4:
+            raise row.error(f"{len(options)} options; expected 4")
+        return fields | dict(zip(OPTIONS, options, strict=True))
+    found = re.search(IN_INPUT[name], asked) if name in IN_INPUT else None
+    if found and name == "code_run":
+        fields |= {"func_call": found.group(), "func": found.group().partition("(")[0]}
+    elif found:
+        fields["prefix"] = f"What is {found.group().lower()} in the following list?"
+    return fields
+
+
+def _parts(template: str, name: str, row: Row) -> Parts:
+    try:
+        return parts_of(template, row.text("context"), **_fields(name, row))
+    except KeyError as error:
+        raise row.error(
+            f"field 'input' gives the template no {{{error.args[0]}}}; expected a text that "
+            f"fits {IN_INPUT[name]}"
+        ) from None
 
 
 def _references(name: str, row: Row) -> tuple[str, ...]:

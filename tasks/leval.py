@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
 from tasks.chat import chat_field, chat_of
@@ -19,7 +19,8 @@ __all__ = ["GROUPS", "KINDS", "TASK", "LEval"]
 NEW = 512
 JUDGED = ("LLM", "human")
 WORLD = "sci_fi world"  # the same question without the story
-OF_STORY, OF_WORLD = "the world described in the document", "the real world"
+REPLACED = "sci_fi replaced"
+OF_WORLD = ("the world described in the document", "the real world")
 CLOSED = ("coursera", "quality", "topic_retrieval_longchat", "tpo", "gsm100", "codeU", "sci_fi")
 F1 = (
     *("financial_qa", "legal_contract_qa", "multidoc_qa", "narrative_qa"),
@@ -38,8 +39,8 @@ CHOICE = (
     "Read this text.\n\n{context}\n\nQuestion about the text: {input}\nReply with the letter of "
     "the right choice alone.\nAnswer:"
 )
-FREE = "Read this text.\n\n{context}\n\n{input}\nAnswer:"
-OWN = dict.fromkeys(leval.DATASETS, FREE) | {
+ASKED = "Read this text.\n\n{context}\n\n{input}"
+OWN = dict.fromkeys(leval.DATASETS, f"{ASKED}\nReply with {{words}} words.\nAnswer:") | {
     "quality": CHOICE,
     "tpo": CHOICE,
     "coursera": CHOICE.replace(
@@ -76,9 +77,13 @@ class LEval(Task):
     Source: An et al. 2023, https://arxiv.org/abs/2307.11088; github.com/OpenLMLab/LEval: 512 tokens
     an answer, the cuts and the number of words are those of Baselines/llama2-chat-test.py.
 
-    Differs: own wording, since the benchmark has its prompts in its code; leval/prompts.json in the
-    data, of data set (and `sci_fi world`) to a template with {context} and {input}, replaces it.
-    Documents are cut by tokens, not by steps of 250 words. An answer of sci_fi is read by itself.
+    Differs: own wording unless the data has leval/prompts.json, of data set (and `sci_fi world`) to
+    a template with {context}, {input} and for free answers {words}; `sci_fi replaced` is a list of
+    the words about the document and those about the world. The benchmark has its prompts in its
+    code: `fetch leval DIR` brings those of llama2-chat-test.py, the system prompt in front of the
+    message as in longchat-test.py. With chat=on all of it is the user's message, `Answer:` too, and
+    that of gsm100 and codeU is closed. Documents are cut by tokens, not by steps of 250 words. An
+    answer of sci_fi is read by itself.
     """
 
     name: ClassVar[str] = "leval"
@@ -105,7 +110,7 @@ class LEval(Task):
     ) -> list[Sample]:
         """Return one sample a question, two for sci_fi."""
         names = (*self.subset, *([WORLD] if "sci_fi" in self.subset else ()))
-        asked = templates("leval/prompts.json", documents[0].sources.get("prompts"), OWN, names)
+        asked = _asked(documents[0].sources.get("prompts"), names)
         new = default_of("new", self.new, NEW)
         chat = chat_of(tokenizer, self.chat, self.name)
         samples = []
@@ -121,10 +126,10 @@ class LEval(Task):
                 Sample(
                     id=f"{document.id}, {one.id}",
                     document=document.id,
-                    prompt=chat.around(tokenizer, prompt.tokens),
+                    prompt=prompt.tokens if one.alone else chat.around(tokenizer, prompt.tokens),
                     max_new_tokens=new,
                     until=(),
-                    chat=chat.size > 0,
+                    chat=chat.size > 0 and not one.alone,
                     reference=one.reference,
                     references=(one.reference,),
                     fields=one.fields,
@@ -158,11 +163,22 @@ class LEval(Task):
         return scores
 
 
+def _asked(official: str | None, names: Sequence[str]) -> Mapping[str, Any]:
+    """Templates, and what turns a question about fiction into one about the world."""
+    file = "leval/prompts.json"
+    asked = templates(file, official, OWN, names, _places)
+    match asked.get(REPLACED, OF_WORLD):
+        case [str(), str()]:
+            return asked
+    raise TaskError(f"{file}: {REPLACED}: expected two texts, what is replaced and by what")
+
+
 @dataclass(frozen=True)
 class Question:
     """One question about a document, and the part of the task that its score counts in.
 
-    `fields` are those of the row that the benchmark writes for it; none for the second of a row.
+    `fields` are those of the row that the benchmark writes for it; none for the second of a row,
+    which is asked alone: without the document, and without a chat template as there.
     """
 
     id: str
@@ -170,6 +186,12 @@ class Question:
     parts: Parts
     reference: str
     fields: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = False
+
+
+def _places(name: str) -> tuple[str, ...]:
+    """What a template may ask for."""
+    return ("input",) if KINDS.get(name, "exam") == "exam" else ("input", "words")
 
 
 def _members(name: str) -> list[str]:
@@ -177,24 +199,23 @@ def _members(name: str) -> list[str]:
     return [f"{name} {part}" for part in range(PARTS[name])] if name in PARTS else [name]
 
 
-def _questions(document: Document, asked: Mapping[str, str]) -> Iterator[Question]:
+def _questions(document: Document, asked: Mapping[str, Any]) -> Iterator[Question]:
     """All questions of a row, checked by reading their references."""
     name, row = document.table, document.row
     assert row is not None
-    context = row.text("input")
+    context, of_world = row.text("input"), asked.get(REPLACED, OF_WORLD)
     for place, (instruction, reference) in enumerate(_pairs(name, row), 1):
         fields = {"query": instruction, "gt": reference, "evaluation": KINDS[name]}
-        if KINDS[name] != "exam":
-            instruction += f"\nReply with {len(reference.split())} words."
-        parts = parts_of(asked[name], context, instruction)
+        given = {"input": instruction, "words": str(len(reference.split()))}
+        parts = parts_of(asked[name], context, **{key: given[key] for key in _places(name)})
         if name != "sci_fi":
             position = _members(name)[(place - 1) % PARTS.get(name, 1)]
             yield Question(f"question {place}", position, parts, reference, fields)
             continue
-        real = parts_of(asked[WORLD], "", instruction.replace(OF_STORY, OF_WORLD))
+        real = parts_of(asked[WORLD], "", input=instruction.replace(*of_world))
         by_story, in_world = leval.read_judgement_reference(reference)
         yield Question(f"question {place}", f"{name} 0", parts, by_story, fields)
-        yield Question(f"question {place} in the world", f"{name} 1", real, in_world)
+        yield Question(f"question {place} in the world", f"{name} 1", real, in_world, alone=True)
 
 
 def _pairs(name: str, row: Row) -> list[tuple[str, str]]:

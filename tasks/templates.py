@@ -1,6 +1,6 @@
-"""Prompts as data: JSON objects of a name and a template with {context} and {input} in it."""
+"""Prompts as data: JSON objects of a name and a template with {context} and other places."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tasks.base import TaskError
@@ -13,15 +13,20 @@ PLACE = "{context}"
 
 
 def templates(
-    file: str, official: str | None, own: Mapping[str, str], names: Sequence[str]
-) -> Mapping[str, str]:
-    """Return a template for each name.
+    file: str,
+    official: str | None,
+    own: Mapping[str, str],
+    names: Sequence[str],
+    places: Callable[[str], Sequence[str]] = lambda name: ("input",),
+) -> Mapping[str, Any]:
+    """Return a template for each name, and whatever else the table has.
 
     Args:
         file: what the official ones are called.
         official: its text; None where the data has none.
         own: what stands in.
         names: wanted.
+        places: what the template of a name may ask for besides {context}.
 
     Raises:
         TaskError: no JSON object, a name that is not in it, or a template that cannot be filled.
@@ -29,16 +34,16 @@ def templates(
     table = own if official is None else table_of(file, official, names)
     for name in names:
         try:
-            parts_of(table[name], "", "")
+            parts_of(table[name], "", **dict.fromkeys(places(name), ""))
         except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
             raise TaskError(
-                f"{file}: {name}: {type(error).__name__} {error}; expected a text with {PLACE} "
-                "and perhaps {input}"
+                f"{file}: {name}: {type(error).__name__} {error}; expected a text with {PLACE} and "
+                f"perhaps {', '.join('{' + place + '}' for place in places(name))}"
             ) from None
     return table
 
 
-def parts_of(template: str, context: str, question: str) -> Parts:
+def parts_of(template: str, context: str, **fields: str) -> Parts:
     """Fill a template by the rules of `str.format`.
 
     Raises:
@@ -47,7 +52,7 @@ def parts_of(template: str, context: str, question: str) -> Parts:
     before, place, after = template.partition(PLACE)
     if not place:
         raise ValueError(f"no {PLACE}")
-    texts = [one.format(context=context, input=question) for one in (before, after)]
+    texts = [one.format(context=context, **fields) for one in (before, after)]
     return Parts(texts[0], context, texts[1])
 
 

@@ -73,7 +73,7 @@ class LongBenchRows(Task):
             try:
                 context, question = row.text("context"), row.text("input", "question")
                 references, classes = _answers(name, row)
-                parts = parts_of(templates[name], context, question)
+                parts = parts_of(templates[name], context, input=question)
                 room = context_length - chat.size
                 fitted = fit(tokenizer, parts, room, most[name], self.cut)
                 position = self.position(name, row)

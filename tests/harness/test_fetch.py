@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import socket
 import threading
 import zipfile
@@ -23,11 +24,22 @@ from harness.errors import Unavailable
 from harness.fetch import fetch
 from tasks.base import Source
 from tasks.files import named
-from tasks.pinned import PINNED, Packed, Pinned, is_official
+from tasks.leval import KINDS
+from tasks.literals import constant, texts
+from tasks.pinned import PINNED, Pinned, Remote, is_official, on_github
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "prompts"
 CONTENT = b'{"trec": "{context}\\n{input}"}'
-FILE = Pinned("some/where", "0" * 40, "config/asked.json", hashlib.sha256(CONTENT).hexdigest())
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+THERE = "/some/where/" + "0" * 40 + "/config/asked.json"
+
+
+def file_at(revision: str, path: str) -> Pinned:
+    remote = on_github("some/where", revision, f"config/{path}")
+    return Pinned(path, f"some/where at {revision[:12]}", DIGEST, (remote,))
+
+
+FILE = file_at("0" * 40, "asked.json")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +62,7 @@ def served() -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = self.path.endswith(f"/{FILE.revision}/{FILE.path}")
+            found = self.path.endswith(THERE)
             self.send_response(200 if found else 404)
             self.end_headers()
             self.wfile.write(CONTENT if found else b"no such file")
@@ -87,7 +99,7 @@ def test_it_comes_over_http(tmp_path: Path, served: str) -> None:
 
     (line,) = fetch([FILE], tmp_path, through)
     assert (tmp_path / "prompts" / "asked.json").read_bytes() == CONTENT and "at 000" in line
-    gone = Pinned("some/where", "1" * 40, "config/other.json", FILE.sha256)
+    gone = file_at("1" * 40, "other.json")
     with pytest.raises(Unavailable, match=r"other\.json: not reached \(HTTP Error 404.*yourself"):
         list(fetch([gone], tmp_path, through))
 
@@ -161,7 +173,7 @@ def test_what_is_pinned_is_what_tasks_look_for() -> None:
         assert {file.name for file in files} == wanted
         for file in files:
             assert len(file.sha256) == 64
-            assert isinstance(file, Packed) or len(file.revision) == 40
+            assert file.remotes and (file.take is not None or len(file.remotes) == 1)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/prompts")
@@ -184,18 +196,16 @@ TABLE = """{
  }
 }
 """
-PACKED = Packed(
-    "some-eval",
-    "1.0",
-    "some/constants.py",
+PACKED = Pinned(
+    "ruler/templates.json",
+    "some-eval 1.0 on PyPI",
     hashlib.sha256(TABLE.encode()).hexdigest(),
-    wheel="aa/some.whl",
-    kept="ruler/templates.json",
-    constant="TASKS",
+    (Remote("https://files.pythonhosted.org/packages/aa/some.whl", "some/constants.py"),),
+    lambda source: constant(source, "TASKS"),
 )
 
 
-def wheel_of(source: str, path: str = PACKED.path) -> bytes:
+def wheel_of(source: str, path: str = "some/constants.py") -> bytes:
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr(path, source)
@@ -253,3 +263,93 @@ def test_a_row_says_whether_prompts_are_the_official_ones(
     assert named(sources, {}, {}) == ["prompts own"]
     path.write_text(TABLE)
     assert not is_official(path.rename(tmp_path / "templates.json"))
+
+
+# What the two files of L-Eval are like, in other words.
+CONFIG = """import gone
+def about(args, name):
+    if "gsm" in name:
+        prompt = "As before. "
+    elif "topic" in name:
+        prompt  = "Talks. "
+    elif "coursera" in name:
+        prompt = "Letters. "
+    elif "codeU" in name:
+        prompt = "Code."
+    elif "sci_fi" in name:
+        prompt = "\\"True\\" or not."
+    elif "exam" in args.metric:
+        prompt = "A letter. "
+    else:
+        prompt = "Do it. "
+    return prompt
+"""
+TEST = """for name in data:
+    if "gsm" in name:
+        context = document + "\\n\\n" + asked
+        message = START + about + context
+    elif "topic" in name:
+        context = document + "\\n\\n" + asked
+    elif exam:
+        context = "Text: {document} \\nQ: {inst}. "
+        message = START + about + context + END
+        message += "\\nA:"
+    else:
+        context = "Text: {document} Do: {inst} " + f"\\nIn {len(out.split())} words."
+    text = message.replace(document, "<long>")
+    try:
+        text_inputs = message.format(document=document, inst=asked)
+    except ValueError:
+        text_inputs = message
+    text_inputs = asked.replace("in the document.", "in the world") + " Now.\\nA:"
+"""
+
+
+def test_templates_of_leval_come_out_of_two_sources() -> None:
+    (file,) = PINNED["leval"]
+    assert file.take is not None and [one.member for one in file.remotes] == ["", ""]
+    found = json.loads(json.dumps(file.take(CONFIG.encode(), TEST.encode())))
+    for name in ("tpo", "quality"):
+        assert found[name] == "A letter. Text: {context} \nQ: {input}. \nA:"
+    assert found["coursera"] == "Letters. Text: {context} \nQ: {input}. \nA:"
+    assert found["sci_fi"] == '"True" or not.Text: {context} \nQ: {input}. \nA:'
+    assert found["gsm100"] == "As before. {context}\n\n{input}"
+    assert found["topic_retrieval_longchat"] == "Talks. {context}\n\n{input}"
+    assert found["codeU"] == "Code.{context}\n\n{input}"
+    assert found["sci_fi world"] == "{context}{input} Now.\nA:"
+    assert found["sci_fi replaced"] == ["in the document.", "in the world"]
+    free = {name for name, kind in KINDS.items() if kind != "exam"}
+    assert {found[name] for name in free} == {
+        "Do it. Text: {context} Do: {input} \nIn {words} words."
+    }
+    assert set(found) == {*KINDS, "sci_fi world", "sci_fi replaced"}
+
+
+@pytest.mark.parametrize(
+    "change", [("Talks", '" + "'), ('"As before. "', "7"), ("prompt = ", "said = "), ("def", "df")]
+)
+def test_a_source_that_reads_otherwise_is_not_the_file(change: tuple[str, str]) -> None:
+    (file,) = PINNED["leval"]
+    assert not file.is_it(file.made([CONFIG.replace(*change).encode(), TEST.encode()]))
+    assert not file.is_it(file.made([CONFIG.encode(), TEST.encode()]))
+
+
+def test_all_sources_of_a_file_are_asked_for_and_named(tmp_path: Path) -> None:
+    (file,), urls = PINNED["leval"], []
+    with pytest.raises(Unavailable) as caught:
+        list(fetch([file], tmp_path, lambda url, _: urls.append(url) or io.BytesIO(b"x = 1")))
+    assert urls == [remote.url for remote in file.remotes]
+    assert f"{urls[0]} and {urls[1]}: sent 10 bytes that are not the file" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_literals_are_read_where_they_are_given() -> None:
+    source = (
+        b'a = {"b": 1}\nif 1:\n    c = "d"\nc += f"e{f}g" + h("i")\nc = 2\nk["c"] = "j"\nz = f()\n'
+    )
+    assert constant(source, "a") == {"b": 1}
+    assert texts(source, "c") == [("d",), ("e", "g", "i")]
+    assert constant(source, "c") == 2
+    for name in ("y", "z"):
+        with pytest.raises(ValueError, match=r"malformed|unpack"):
+            constant(source, name)

@@ -1,5 +1,7 @@
 """InfiniteBench: how answers are read, rows checked, and data sets averaged."""
 
+import json
+
 import pytest
 
 import tasks
@@ -144,3 +146,56 @@ def test_free_text_has_overlaps_besides():
     }
     assert found["passkey"] == {"infinitebench"}
     assert "bleu-zh" in found["longbook_qa_chn"] and "rougeL-zh" in found["longbook_qa_chn"]
+
+
+PLACES = "{context}|{input}|{question}"
+CHOICES = f"{PLACES}|{{OPTION_A}}{{OPTION_B}}{{OPTION_C}}{{OPTION_D}}"
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "change", "wanted"),
+    [
+        ("kv_retrieval", PLACES, {"input": "Key?"}, "|Key?|Key?"),
+        (
+            "code_debug",
+            CHOICES,
+            {"input": "?", "options": list("wxyz"), "answer": "x"},
+            "|?|?|wxyz",
+        ),
+        (
+            "code_run",
+            "{context}|{func}|{func_call}",
+            {"input": "Return value of func_07(-12) or func_1(2)?"},
+            "|func_07|func_07(-12)",
+        ),
+        (
+            "math_find",
+            "{context}|{prefix}",
+            {"input": "One number. The 2nd Largest number of the list of it is:"},
+            "|What is the 2nd largest number of the list in the following list?",
+        ),
+    ],
+)
+def test_official_templates_have_the_places_that_the_benchmark_fills(
+    name, template, change, wanted
+):
+    fields = infinitebench(name, 0) | change
+    sources = {"prompts": json.dumps({name: template})}
+    task = tasks.parse(f"infinitebench(subset={name})")
+    (sample,) = task.samples([document_of(name, 1, fields, sources)], Bytes(), 20_000, 256, 0)
+    assert Bytes().decode(sample.prompt) == fields["context"] + wanted
+
+
+def test_an_input_without_what_the_template_asks_for_is_an_error_with_its_line():
+    for name, place in (("code_run", "func"), ("math_find", "prefix")):
+        sources = {"prompts": json.dumps({name: f"{{context}}{{{place}}}"})}
+        task = tasks.parse(f"infinitebench(subset={name})")
+        document = document_of(name, 1, infinitebench(name, 0), sources)
+        with pytest.raises(tasks.TaskError, match=rf"jsonl:1: field 'input' gives .* no {{{place}"):
+            task.samples([document], Bytes(), 2000, 256, 0)
+    for name in ("kv_retrieval", "code_debug"):
+        sources = {"prompts": json.dumps({name: "{context}{func}"})}
+        task = tasks.parse(f"infinitebench(subset={name})")
+        document = document_of(name, 1, infinitebench(name, 0), sources)
+        with pytest.raises(tasks.TaskError, match=r"KeyError 'func'; .*\{context\} and perhaps"):
+            task.samples([document], Bytes(), 2000, 256, 0)

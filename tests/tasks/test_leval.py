@@ -239,3 +239,38 @@ def test_rows_for_a_judge_are_left_out_and_said():
 
 def test_parts_are_few_enough_for_a_group():
     assert max(PARTS.values()) <= 4
+
+
+def test_official_templates_say_words_and_turn_to_the_world_in_their_own_way():
+    table = dict.fromkeys(("news_summ", "tpo", "sci_fi"), "{context}|{input}|") | {
+        "news_summ": "{context}|{input}|{words}",
+        "sci_fi world": "{context}{input}!",
+        "sci_fi replaced": ["in the story.", "in truth"],
+    }
+
+    def asked(name: str, table: dict, **change) -> list[str]:
+        sources = {"prompts": json.dumps(table)}
+        fields = leval(name, 0) | change
+        document = document_of(name, 1, fields, sources)
+        samples = made(f"leval(subset={name})", [document], 20_000)
+        return [Bytes().decode(sample.prompt) for sample in samples]
+
+    assert asked("news_summ", table)[0] == f"{TEXTS[0]}|Which part is part 0 of it?|11"
+    assert asked("tpo", table)[0] == f"{TEXTS[0]}|Which part is part 0 of it?|"
+    said = ["Is it so in the story."] * 3
+    assert asked("sci_fi", table, instructions=said)[:2] == [
+        f"{TEXTS[0]}|{said[0]}|",
+        "Is it so in truth!",
+    ]
+    with pytest.raises(tasks.TaskError, match=r"sci_fi replaced: expected two texts"):
+        asked("sci_fi", table | {"sci_fi replaced": ["one"]})
+    with pytest.raises(tasks.TaskError, match=r"tpo: KeyError 'words'; expected .*\{input\}"):
+        asked("tpo", table | {"tpo": "{context}{words}"})
+
+
+def test_only_questions_about_the_document_stand_in_a_chat_template():
+    tokenizer = Bytes(chat=("<user>", "<model>"))
+    texts = made("leval(subset=sci_fi,chat=on)", tokenizer=tokenizer)[:2]
+    story, world = (Bytes().decode(sample.prompt) for sample in texts)
+    assert story.startswith("<user>") and story.endswith("<model>") and texts[0].chat
+    assert "<user>" not in world and "<model>" not in world and not texts[1].chat
