@@ -2,7 +2,7 @@
 
 A band's visible keys form a staircase, so every stretch of queries needs at most three fused calls:
 an unmasked rectangle and one causal triangle at either end (the older end with queries and keys
-reversed). No score matrix is ever held.
+reversed), or one call where the device has one for windows. No score matrix is ever held.
 
 Source: log-sum-exp merging as in FlashAttention, Dao et al. 2022 (2205.14135), section 3.1.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patches.base import Band, Plan, QueryScale, Region
 from patches.kept import DECODING, KeptKeys, Keys
-from patches.kernels import fused_attention
+from patches.kernels import fused_attention, widest
 from patches.rotation import rotate, rotated
 
 __all__ = ["attend", "partial_attention", "rotate"]
@@ -31,7 +31,8 @@ class Call:
     Block m has queries [q_start + m * step, + q_len) and keys [k_start + m * step, + k_len).
     """
 
-    kind: str  # "full", "causal" (query r sees keys 0..r) or "reverse" (query r sees keys r..)
+    kind: str  # "full", "causal" (query r sees keys 0..r), "reverse" (keys r..), or "window" (keys
+    # r.. as many as leave the last query the last key)
     q_start: int
     q_len: int
     k_start: int
@@ -60,8 +61,13 @@ def clip(interval: tuple[int, int], keys: tuple[int, int]) -> tuple[int, int]:
     return max(interval[0], keys[0]), min(interval[1], keys[1])
 
 
-def calls(region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int) -> Iterator[Call]:
-    """Cover the region's pairs of queries [q_start, q_stop) and keys [k_start, k_stop) once."""
+def calls(
+    region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int, widest: int = 0
+) -> Iterator[Call]:
+    """Cover the region's pairs of queries [q_start, q_stop) and keys [k_start, k_stop) once.
+
+    Windows that move along with at most `widest` keys are one call.
+    """
     keys = (k_start, k_stop)
     points = cuts(region, q_start, q_stop, keys)
     for first, stop in pairwise(points):
@@ -71,7 +77,9 @@ def calls(region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int) 
             continue
         start_moves, stop_moves = start_b > start_a, stop_b > stop_a
         width = stop_a - start_a
-        if start_moves and stop_moves and stop - first > width:
+        if start_moves and stop_moves and width <= widest:
+            yield Call("window", first, stop - first, start_a, stop_b - start_a)
+        elif start_moves and stop_moves and stop - first > width:
             most = width * MAX_BLOCKS
             for done in range(0, stop - first, most):
                 rows = min(stop - first - done, most)
@@ -194,7 +202,8 @@ def partial_attention(
     softmax = Softmax(query, value.shape[-1])
     kept = kept if query.shape[2] <= DECODING else None
     for index, band in enumerate(plan.bands):
-        todo = list(calls(band.region, q_start, q_stop, k_start, k_stop))
+        at_once = widest(query.device, softcap)
+        todo = list(calls(band.region, q_start, q_stop, k_start, k_stop, at_once))
         if todo:
             keys = Keys(key, value, k_start, kept, index)
             run_band(softmax, band, todo, (query, q_start), keys, plan, (scaling, softcap))
@@ -235,9 +244,10 @@ def run_band(
             blocks(query, call.q_start - q_first, call.q_len, call),
             blocks(key, call.k_start - k_first, call.k_len, call),
             blocks(keys.value, call.k_start - keys.start, call.k_len, call),
-            is_causal=call.kind != "full",
+            is_causal=call.kind in ("causal", "reverse"),
             scaling=scores[0],
             softcap=scores[1],
+            window=call.k_len - call.q_len + 1 if call.kind == "window" else None,
         )
         softmax.add(call, call.q_start - q_start, out, lse)
 

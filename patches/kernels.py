@@ -1,5 +1,7 @@
 """The fused attention calls of torch that return the log-sum-exp, one signature for each device."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -7,11 +9,12 @@ from torch.nn.functional import pad
 from patches.kept import DECODING
 from patches.spec import PatchError
 
-__all__ = ["fused_attention"]
+__all__ = ["fused_attention", "widest"]
 
 
 MOST_SCORES = 1 << 22  # held at once where no kernel gives both the cap and the log-sum-exp
 BLOCK, MOST_BLOCKS = 512, 8  # least keys of a block, and most blocks, that a few queries fall into
+NARROW, ROWS = 1024, 32  # widest window that is faster in one call, and its queries in a block
 
 
 def fused_attention(
@@ -22,6 +25,7 @@ def fused_attention(
     is_causal: bool,
     scaling: float,
     softcap: float | None = None,
+    window: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention with its log-sum-exp; causal only for q_len == kv_len.
 
@@ -32,6 +36,7 @@ def fused_attention(
         is_causal: query r sees keys 0..r; otherwise every key.
         scaling: softmax scale.
         softcap: bound of the scores, softcap * tanh(score / softcap); None for no bound.
+        window: query r sees the keys r..r + window - 1 of q_len + window - 1; `widest` at most.
 
     Returns:
         Output [batch, heads, q_len, value_dim] and log-sum-exp [batch, heads, q_len].
@@ -43,8 +48,16 @@ def fused_attention(
         return capped(query, key, value, is_causal, scaling, softcap)
     width, value_dim = max(query.shape[-1], value.shape[-1]), value.shape[-1]
     query, key, value = (widened(x, width) for x in (query, key, value))
-    out, lse = kernel(query, key, value, is_causal, scaling)
+    if window is None:
+        out, lse = kernel(query, key, value, is_causal, scaling)
+    else:
+        out, lse = cpu_window(query, key, value, window, scaling)
     return out[..., :value_dim], lse
+
+
+def widest(device: torch.device, softcap: float | None) -> int:
+    """Most keys a query that a window of one call may have; 0 where there are no such calls."""
+    return NARROW if device.type in ("cpu", "meta") and softcap is None else 0
 
 
 def widened(x: Tensor, width: int) -> Tensor:
@@ -125,6 +138,45 @@ def cpu_few(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[
         outs.append(((lse - lses[-1]).exp()[..., None] * out).sum(0))
     shape = batch, heads, q_len
     return torch.stack(outs).reshape(*shape, -1), torch.stack(lses).reshape(shape)
+
+
+def cpu_window(
+    query: Tensor, key: Tensor, value: Tensor, window: int, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """A window that moves along: blocks of queries, each with its stretch of keys and one mask.
+
+    The stretches overlap and are views, so that a row of the batch goes alone: folded into one
+    tensor they would be copied. The mask is that of a block, [ROWS, ROWS + window - 1].
+    """
+    op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    rows = query.shape[2]
+    found = []
+    for first, stop in ((0, rows - rows % ROWS), (rows - rows % ROWS, rows)):
+        if first == stop:
+            continue
+        size = min(ROWS, stop - first)
+        offset = torch.arange(size + window - 1, device=query.device)
+        offset = offset - torch.arange(size, device=query.device)[:, None]
+        hidden = (offset < 0) | (offset >= window)
+        mask = query.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+        parts = []
+        for row in range(len(query)):
+            q = query[row, :, first:stop].unfold(1, size, size)
+            k, v = (
+                x[row, :, first : stop + window - 1].unfold(1, size + window - 1, size)
+                for x in (key, value)
+            )
+            blocks = (x.permute(1, 0, 3, 2) for x in (q, k, v))  # [blocks, heads, length, channels]
+            parts.append(op(*blocks, 0.0, False, attn_mask=mask, scale=scaling))
+        outs, lses = zip(*parts, strict=True)
+        found.append((_in_row(outs), _in_row(lses)))
+    out, lse = zip(*found, strict=True)
+    return torch.cat(out, 2), torch.cat(lse, 2)
+
+
+def _in_row(parts: Sequence[Tensor]) -> Tensor:
+    """Blocks of each row [blocks, heads, size, ..] behind each other [batch, heads, length, ..]."""
+    return torch.stack([part.transpose(0, 1).flatten(1, 2) for part in parts])
 
 
 def cuda_flash(

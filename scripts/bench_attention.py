@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from harness.lengths import parse_lengths
 from harness.memory import free, peak_gib, reset_peak
+from harness.options import use_large_pages
 from patches import parse, spec
 from patches.apply import Applied, apply, attention_function
 from patches.base import Band, Extent, Plan, Rope

@@ -106,12 +106,17 @@ def _with_gaps(size: int) -> float:
     return size if size >= MAPPED else GAPS * size
 
 
+def _size(tensor: Tensor) -> int:
+    """Bytes of its numbers, those that a view has several times counted once."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
 def _step(
     func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor], made: list[Tensor]
 ) -> Step:
     packet = func.overloadpacket
     read = [] if packet is aten.embedding else inputs
-    moved = sum(one.numel() * one.element_size() for one in (*read, *made))
+    moved = sum(map(_size, (*read, *made)))
     if packet is FLASH:
         query, key, value = args[:3]
         pairs = query.shape[2] * key.shape[2] / (1 + any(one is True for one in args[3:]))

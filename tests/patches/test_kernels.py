@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from harness.forecast.tracker import tracking
 from patches import parse
 from patches.attention import attend
 from patches.base import Extent, Rope
-from patches.kernels import fused_attention
+from patches.kernels import fused_attention, widest
 from patches.spec import PatchError
 
 SHAPES = [  # heads, kv_heads, q_len, kv_len, head_dim, is_causal
@@ -48,6 +49,31 @@ def test_cpu_equals_a_plain_softmax(
         scores = scores.masked_fill(torch.ones(q_len, kv_len).triu(1).bool(), -torch.inf)
     torch.testing.assert_close(out, scores.softmax(-1) @ value, atol=1e-5, rtol=0)
     torch.testing.assert_close(lse, scores.logsumexp(-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 32, 33, 64, 131])
+@pytest.mark.parametrize("window", [1, 2, 31, 40, 600])
+def test_a_window_equals_a_plain_softmax(rows: int, window: int) -> None:
+    query, key, value = inputs(6, 2, rows, rows + window - 1, 20)
+    out, lse = fused_attention(query, key, value, is_causal=False, scaling=0.3, window=window)
+    key, value = (x.repeat_interleave(3, 1) for x in (key, value))
+    seen = torch.ones(rows, rows + window - 1).tril(window - 1).triu().bool()
+    assert seen.sum(1).tolist() == [window] * rows
+    scores = (query @ key.transpose(2, 3) * 0.3).masked_fill(~seen, -torch.inf)
+    torch.testing.assert_close(out, scores.softmax(-1) @ value, atol=1e-5, rtol=0)
+    torch.testing.assert_close(lse, scores.logsumexp(-1), atol=1e-5, rtol=0)
+
+
+def test_only_narrow_windows_of_plain_scores_on_cpu_are_one_call() -> None:
+    assert widest(torch.device("cpu"), None) == widest(torch.device("meta"), None) >= 512
+    assert widest(torch.device("cuda"), None) == widest(torch.device("cpu"), 20.0) == 0
+
+
+def test_a_window_holds_no_copy_of_its_keys() -> None:
+    query, key, value = (x.to("meta") for x in inputs(6, 2, 4096, 4096 + 511, 64))
+    with tracking("cpu") as tracker:
+        fused_attention(query, key, value, is_causal=False, scaling=0.3, window=512)
+    assert tracker.peak < 5 * query.numel() * 4
 
 
 def test_other_devices_are_refused() -> None:

@@ -136,7 +136,8 @@ def test_ends_limits_and_chat_are_those_of_the_official_code():
 
 
 @pytest.mark.parametrize(
-    "spec", ["longbench(chat=on,subset=qasper)", "longbench-v2(chat=on)", "leval(chat=on,subset=open)"]
+    "spec",
+    ["longbench(chat=on,subset=qasper)", "longbench-v2(chat=on)", "leval(chat=on,subset=open)"],
 )
 @pytest.mark.parametrize("length", [900, 60_000])
 def test_a_prompt_in_chat_is_the_users_message_within_the_length(spec, length):
