@@ -4,6 +4,7 @@
 
 A Llama of the shape of SmolLM2-135M with random weights reads `--len` tokens; every method is run
 in turn, `--repeats` times, in one process, and compared with the native attention of that process.
+Attention alone is what a forward takes longer than one whose attention returns its queries.
 The dense form is the usual one of the methods' repositories: one full score matrix for each band,
 chosen from by a mask, then a softmax. It is left out above `--dense-up-to`. The floor is the time
 that the least operations (scripts/floors.py) take at the rate of a square product of this machine.
@@ -38,12 +39,13 @@ from patches.sets import rotary_sets
 
 TRAINED_LENGTH = 8192
 DENSE = "dense:"
+REST = "a forward without attention"
 METHODS = (
     "none,logn,rerope(window=512),dense:rerope(window=512),leaky-rerope(window=512,k=16),"
     "self-extend(neighbor_window=512,group_size=8),dca(chunk_size=512,local_window=128),"
     "string(shift=512,window=128),lm-infinite(window=512),streaming(window=508),window(size=512)"
 )
-LINE = "{:>7} {:<46} {:<11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7}"
+LINE = "{:>7} {:<46} {:<11} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7}"
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,20 @@ def dense_attention(plan: Plan, length: int, device: torch.device) -> Any:
     return function
 
 
+def without_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **_: Any
+) -> tuple[Tensor, None]:
+    """The queries where an attention's output would be."""
+    return query.transpose(1, 2).contiguous(), None
+
+
 @contextmanager
 def patched(model: Any, method: str, length: int) -> Iterator[Applied]:
     """The method on the model, in its dense form if its name says so."""
+    if method == REST:
+        with attention_function(model, without_attention, None):
+            yield Applied("none")
+        return
     if not method.startswith(DENSE):
         with apply(model, parse(method), length) as applied:
             yield applied
@@ -147,10 +160,10 @@ def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dic
     ids = torch.arange(length, device=model.device)[None] * 7919 % model.config.vocab_size
     rate = product_rate(model.dtype, model.device)
     measure(model, methods[0], ids)  # warm-up
-    runs: dict[str, list[Run]] = {method: [] for method in methods}
-    for _, method in itertools.product(range(repeats), methods):
+    runs: dict[str, list[Run]] = {method: [] for method in [REST, *methods]}
+    for _, method in itertools.product(range(repeats), runs):
         runs[method].append(measure(model, method, ids))
-    native = medians(runs[methods[0]])
+    rest, native = medians(runs.pop(REST)).seconds, medians(runs[methods[0]])
     rows = []
     for method, measured in runs.items():
         own = medians(measured)
@@ -162,6 +175,8 @@ def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dic
                 "attention": own.attention,
                 "seconds": round(own.seconds, 3),
                 "times_native": round(own.seconds / native.seconds, 3),
+                "attention_seconds": round(own.seconds - rest, 3),
+                "times_native_attention": round((own.seconds - rest) / (native.seconds - rest), 3),
                 "peak_gib": round(own.peak_gib, 3),
                 "times_native_peak": round(own.peak_gib / native.peak_gib, 3),
                 "forward_gib": round(own.forward_gib, 3),
@@ -202,6 +217,7 @@ def main() -> int:
     parser.add_argument("--dtype", default="float32", help="torch dtype (default: float32)")
     parser.add_argument("--out", type=Path, help="CSV file")
     args = parser.parse_args()
+    use_large_pages()  # as every run does
     model = build(args.layers, getattr(torch, args.dtype), args.device)
     (dense_up_to,) = parse_lengths(args.dense_up_to)
     rows: list[dict[str, Any]] = []
@@ -211,6 +227,8 @@ def main() -> int:
             "patch",
             "attention",
             "seconds",
+            "x native",
+            "attention",
             "x native",
             "GiB",
             "x native",
@@ -226,7 +244,7 @@ def main() -> int:
         methods = [m for m in methods if not m.startswith(DENSE) or length <= dense_up_to]
         for row in bench(model, length, methods, args.repeats):
             rows.append(row)
-            print(LINE.format(*list(row.values())[:12]), flush=True)
+            print(LINE.format(*list(row.values())[:14]), flush=True)
     if args.out:
         write_rows(args.out, rows)
     return 0

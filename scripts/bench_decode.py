@@ -24,6 +24,7 @@ from rows import write_rows
 import patches
 from harness.cache import RowCache, make_cache
 from harness.lengths import parse_lengths
+from harness.options import use_large_pages
 from harness.plan import resolve_device
 from patches.apply import apply
 from patches.spec import split_specs
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    use_large_pages()  # as every run does
     device = resolve_device(options.device)
     model = build(LAYERS, getattr(torch, options.dtype), str(device))
     specs, rows = split_specs(options.patch), []

@@ -21,6 +21,7 @@ from rows import write_rows
 from harness.engine import Engine
 from harness.lengths import parse_lengths
 from harness.memory import free, peak_gib, reset_peak
+from harness.options import use_large_pages
 from patches import parse
 from patches.apply import apply
 from patches.spec import split_specs
@@ -62,6 +63,7 @@ def main() -> int:
     parser.add_argument("--dtype", default="float32", help="torch dtype (default: float32)")
     parser.add_argument("--out", type=Path, help="CSV file")
     args = parser.parse_args()
+    use_large_pages()  # as every run does, here in the processes that measure
     size = torch.empty(0, dtype=getattr(torch, args.dtype)).element_size()
     about = {
         "floor_mib_per_1k": round(kept_bytes(shape(args.layers), 1024, size) / MIB, 3),
