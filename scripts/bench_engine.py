@@ -4,12 +4,16 @@
 
 All figures are ratios within one run, medians of `--repeats` rounds that alternate between the
 ways. Prompts are as long as leaves room for the longest answer. "Prompts alone" is what no batch
-saves: they are read one by one either way. Writes a CSV with a row a measurement.
+saves: they are read one by one either way. The first row is that of the command itself: a cell of
+one document from the start of Python to its line in the journal. Writes a CSV with a row a
+measurement.
 """
 
 import argparse
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +35,7 @@ from tasks.corpus import load
 
 FIELDS = ("model", "patch", "device", "threads", "length", "measure", "seconds", "ratio", "to")
 QUESTION, QUESTIONS = 32, 9  # tokens, questions about one document
+SHORT = 512  # tokens of the command's cell
 
 
 def documents(tokenizer: Any, length: int, count: int) -> list[list[int]]:
@@ -92,6 +97,18 @@ def measure(engine: Engine, tokenizer: Any, length: int, options: argparse.Names
     ]
 
 
+def whole_command(options: argparse.Namespace) -> float:
+    """Median seconds of a run of one cell in a new process."""
+    command = [sys.executable, "-m", "harness", "--model", options.model, "--patch", "none"]
+    command += ["--len", str(SHORT), "--n", "1", "--device", options.device]
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            subprocess.run([*command, "--out", directory], check=True, capture_output=True)
+
+    return medians({"": run}, options.repeats)[""]
+
+
 def main() -> None:
     """Measure all patches at all lengths, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,7 +128,10 @@ def main() -> None:
     model = checkpoint.load(checkpoint.dtype(options.dtype, device), device)
     engine = Engine(model, None, device, checkpoint.tokenizer.bos_id)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    rows: list[dict[str, Any]] = []
+    seconds = whole_command(options)
+    values = (options.model, "none", name, torch.get_num_threads(), SHORT, "load and first row")
+    rows = [dict(zip(FIELDS, (*values, round(seconds, 5), 1.0, "itself"), strict=True))]
+    print(f"{SHORT:6} {'none':14} {'load and first row':40} {seconds:9.4f} s")
     for length in parse_lengths(options.len):
         for spec in split_specs(options.patch):
             with apply(model, patches.parse(spec), length):
