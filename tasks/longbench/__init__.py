@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tasks.longbench.datasets import DATASETS, GROUPS
+from tasks.longbench.datasets import DATASETS, GROUPS, by_category
 from tasks.longbench.rows import Groups, LongBenchRows
 from tasks.rows import Row
 from tasks.spec import choices
@@ -52,21 +52,13 @@ class LongBench(LongBenchRows):
 
         Only samples of a language reach its averages: other members of a group have no count there.
         """
-        mine, categories = DATASETS[position], _by_category(self.subset)
+        mine, categories = DATASETS[position], by_category(self.subset)
         found: dict[str, Groups] = {"": list(categories.values())}
         for lang in mine.langs:
             found[lang] = list(categories.values())
             found[f"{lang} flat"] = [(name,) for name in self.subset]
             found[f"{lang} {mine.category}"] = [categories[mine.category]]
         return {**found, position: [(position,)]}
-
-
-def _by_category(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        category = DATASETS[name].category
-        groups[category] = (*groups.get(category, ()), name)
-    return groups
 
 
 TASK = LongBench

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tasks.official.longbench import DATASETS as METRICS
 
-__all__ = ["DATASETS", "EXTENDED", "GROUPS", "DataSet", "groups_of"]
+__all__ = ["DATASETS", "EXTENDED", "GROUPS", "DataSet", "by_category", "groups_of"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,15 @@ def groups_of(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         one = DATASETS[name]
         for group in (*one.langs, one.category):
             found[group] = (*found.get(group, ()), name)
+    return found
+
+
+def by_category(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the names by their category."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        category = DATASETS[name].category
+        found[category] = (*found.get(category, ()), name)
     return found
 
 
