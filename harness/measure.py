@@ -172,7 +172,7 @@ class _Measurement:
             "document": sample.document,
             "tokens": sample.tokens,
             "depth": sample.depth,
-            "tail": self.cell.checkpoint.tokenizer.decode(sample.prompt[-TAIL:]),
+            "tail": self.cell.checkpoint.tokenizer.decode(sample.prompt[-TAIL:], special=True),
             "references": sample.references or [sample.reference] if sample.reference else [],
             "classes": sample.classes,
             "position": sample.position,

@@ -70,9 +70,13 @@ class TextTokenizer:
             )
         return [(int(start), int(end)) for start, end in spans]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens included, as they are."""
-        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """Text of token ids as it is, without special tokens unless they are asked for."""
+        return str(
+            self._tokenizer.decode(
+                list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+            )
+        )
 
     @cached_property
     def chat(self) -> tuple[str, str] | None:

@@ -54,7 +54,7 @@ class Tokenizer(Protocol):
         """Characters [start, end) of each token of the text."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the token ids."""
+        """Text of the token ids, without special tokens."""
 
 
 @dataclass(frozen=True)

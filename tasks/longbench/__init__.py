@@ -37,7 +37,8 @@ class LongBench(LongBenchRows):
     Source: Bai et al. 2023, https://arxiv.org/abs/2308.14508; github.com/THUDM/LongBench.
 
     Differs: the answer is part of the length; a prompt that becomes longer when the text of its
-    halves is encoded again is cut a little more.
+    halves is encoded again is cut a little more; an answer of samsum ends at all of the model's
+    end-of-sequence tokens, where pred.py gives its tokenizer's alone.
     """
 
     name: ClassVar[str] = "longbench"

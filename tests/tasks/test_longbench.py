@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+import harness
 import tasks
+from harness.tokenizer import TextTokenizer
 from tasks.base import Output
 from tasks.corpus import load
 from tasks.intervals import interval
@@ -18,6 +21,7 @@ from tests.tasks.toy import Bytes, Words
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data")
+TINY = Path(harness.__file__).parent / "assets" / "tiny"
 OFFICIAL = {
     "prompts": json.dumps({name: "ASK {context} OF {input} END" for name in DATASETS}),
     "limits": json.dumps(dict.fromkeys(DATASETS, 9)),
@@ -67,6 +71,18 @@ def test_a_long_prompt_keeps_both_halves_as_pred_py_does(tokenizer, length):
     text = tokenizer.decode(sample.prompt)
     assert text.startswith("ASK the") and text.endswith("OF Which part is part 0? END")
     assert sample.cut == "context"
+
+
+@pytest.mark.parametrize("length", [700, 701])
+def test_a_cut_prompt_loses_special_tokens_of_its_text_as_in_pred_py(length):
+    hf = AutoTokenizer.from_pretrained(TINY)
+    tokenizer, fields = TextTokenizer(hf), longbench("hotpotqa", 0)
+    context = f"Part one </s> <s>{fields['context']}"
+    sample = one("hotpotqa", length, tokenizer=tokenizer, sources=OFFICIAL, context=context)
+    ids, half = hf(f"ASK {context} OF {fields['input']} END").input_ids, int((length - 9) / 2)
+    kept = [hf.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:])]
+    assert list(sample.prompt) == hf("".join(kept)).input_ids
+    assert "s>" not in "".join(kept) and hf.eos_token_id in ids
 
 
 def test_a_prompt_that_fits_to_the_token_is_not_cut():
