@@ -64,9 +64,12 @@ class Ruler(Task):
 
     Differs: units that do not fit are cut, or the rest is filled by noise in front, where the
     benchmark stays up to a half below the length, and loops for ever where the least does not
-    fit; no two needles share a key; vt's example has ten lines of noise; sentences end at their
-    punctuation, not where nltk says; no chat template unless chat=on, as which the answer's
-    beginning is the model's and the rest the user's.
+    fit; BOS counts in the length; depths are shares of the tokens, and the same 40 in noise and
+    among needles, where the benchmark draws any line; no two needles share a key; vt's example has
+    ten lines of noise, the benchmark's as many as 500 tokens hold; cwe draws from wonderwords
+    alone, which ends between 128k and 256k; sentences end at their punctuation, not where nltk
+    says; no chat template unless chat=on, as which the answer's beginning is the model's and the
+    rest the user's, and the singular of one needle leaves the words of the chat template alone.
     """
 
     name: ClassVar[str] = "ruler"

@@ -29,7 +29,7 @@ class VariableTracking(Part):
         names, value = _names(draws, self.hops + 1, NAME), draws.digits(5)
         depths = sorted(draws.pick(range(DEPTHS), len(names)))
         needles = [
-            (depth / (DEPTHS - 1), setting.tokens(line))
+            (depth / (DEPTHS - 1), setting.tokens(f"\n{line}"))
             for depth, line in zip(depths, _chain(names, value), strict=True)
         ]
         prompt = setting.prompts[self.family].filled(num_v=str(len(names)), query=value)
@@ -37,7 +37,7 @@ class VariableTracking(Part):
         tokens = hide(
             setting.tokenizer,
             self._example(setting, draws) + prompt.before,
-            repeat(setting.tokens(f" {NOISE}\n")),
+            repeat(setting.tokens(f"\n{NOISE}")),
             needles,
             prompt.after,
             (setting.length, prompt.new),
@@ -47,18 +47,19 @@ class VariableTracking(Part):
 
     def _example(self, setting: Setting, draws: Draws) -> str:
         names, value = _names(draws, self.hops + 1, EXAMPLE_NAME), draws.digits(5)
-        lines = [f" {NOISE}\n"] * EXAMPLE_LINES
+        lines = [NOISE] * EXAMPLE_LINES
         places = sorted(draws.pick(range(EXAMPLE_LINES), len(names)))
         for done, (place, statement) in enumerate(zip(places, _chain(names, value), strict=True)):
             lines.insert(place + done, statement)
         prompt = setting.prompts[self.family].filled(num_v=str(len(names)), query=value)
-        answer = " ".join(names)
-        return f"{prompt.before}{''.join(lines).strip()}{prompt.after.rstrip()} {answer}\n\n"
+        answer, context = " ".join(names), "\n".join(lines)
+        return f"{prompt.before}{context}{prompt.after} {answer}\n\n"
 
 
 def _chain(names: list[str], value: str) -> list[str]:
+    """Lines of a chain; all but the first end with a blank, as the benchmark's do."""
     pairs = zip(names[1:], names, strict=False)
-    return [f" VAR {names[0]} = {value}", *(f" VAR {new} = VAR {old}" for new, old in pairs)]
+    return [f"VAR {names[0]} = {value}", *(f"VAR {new} = VAR {old} " for new, old in pairs)]
 
 
 def _names(draws: Draws, count: int, letters: int) -> list[str]:

@@ -139,9 +139,12 @@ def test_the_chain_of_variables_hands_one_value_on():
         statements = re.findall(r"VAR ([A-Z]{5}) = (?:VAR )?(\w+)", text)
         value = re.search(r"have the value (\d+), namely: $", text)[1]
         assert statements == list(zip(names, [value, *names[:-1]], strict=True))
+        lines = text.split("\n")  # a statement is one, and a blank follows all but the first
+        assert {f"VAR {names[0]} = {value}", f"VAR {names[1]} = VAR {names[0]} "} < set(lines)
+        assert len(list(filter(re.compile(r"VAR \w+ = (VAR \w+ |\d{5})").fullmatch, lines))) == 10
         example = re.findall(r"VAR ([A-Z]{3}) = ", text)
-        assert len(example) == 5 and f": {' '.join(example)}\n\n" in text
-        assert text.partition(f": {' '.join(example)}\n\n")[0].count(NOISE) == 10
+        assert len(example) == 5 and f":  {' '.join(example)}\n\n" in text
+        assert text.partition(f":  {' '.join(example)}\n\n")[0].count(NOISE) == 10
 
 
 @pytest.mark.parametrize(("length", "often", "seldom"), [(4095, 6, 1), (24_000, 30, 3)])
