@@ -36,8 +36,9 @@ class LongBench(LongBenchRows):
 
     Source: Bai et al. 2023, https://arxiv.org/abs/2308.14508; github.com/THUDM/LongBench.
 
-    Differs: the answer is part of the length; a prompt that becomes longer when the text of its
-    halves is encoded again is cut a little more; an answer of samsum ends at all of the model's
+    Differs: answer and chat template are part of the length, and the template is the model's own,
+    put around the prompt's tokens; a prompt that becomes longer when the text of its halves is
+    encoded again is cut a little more; an answer of samsum ends at all of the model's
     end-of-sequence tokens, where pred.py gives its tokenizer's alone.
     """
 

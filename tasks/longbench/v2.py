@@ -54,7 +54,8 @@ class LongBenchV2(Task):
 
     Source: Bai et al. 2024, https://arxiv.org/abs/2412.15204; github.com/THUDM/LongBench.
 
-    Differs: greedy, where the benchmark samples at temperature 0.1; max_length is the context
+    Differs: greedy, where the benchmark samples at temperature 0.1; one answer, where it can ask
+    for thoughts first (0shot_cot.txt) and for passages found before; max_length is the context
     length less the answer, and 32 tokens more are not held back; a document that holds `$Q$` keeps
     it, where the benchmark puts the question there too.
     """
