@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from patches.base import Band, Plan, QueryScale, Region
-from patches.kept import DECODING, KeptKeys, Keys
 from patches.kernels import fused_attention, widest
-from patches.rotation import rotate, rotated
+from patches.rotation import mapped, places, rotate, rotated
 
-__all__ = ["attend", "partial_attention", "rotate"]
+__all__ = ["attend", "finished", "partial_attention", "rotate", "scales"]
 
 MAX_BLOCKS = 4096  # folded into one call; CUDA grids end at 65,535
 
@@ -174,7 +173,6 @@ def partial_attention(
     q_start: int = 0,
     k_start: int = 0,
     softcap: float | None = None,
-    kept: KeptKeys | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of a block of queries over a block of keys, causal, exact, in linear memory.
 
@@ -190,7 +188,6 @@ def partial_attention(
         q_start: absolute position of the first query.
         k_start: absolute position of the first key.
         softcap: bound of the scores, softcap * tanh(score / softcap); a query scale acts inside it.
-        kept: rotated keys of earlier steps with the same keys, used and added to by a few queries.
 
     Returns:
         Output [batch, heads, q_len, value_dim] in fp32 (fp64 for fp64 queries) and log-sum-exp
@@ -198,28 +195,34 @@ def partial_attention(
     """
     q_stop, k_stop = q_start + query.shape[2], k_start + key.shape[2]
     if plan.query_scale is not None:
-        query = query * scales(plan, plan.query_scale, (q_start, q_stop), query)
+        query = query * scales(plan, plan.query_scale, (q_start, q_stop), (0,), query)
     softmax = Softmax(query, value.shape[-1])
-    kept = kept if query.shape[2] <= DECODING else None
-    for index, band in enumerate(plan.bands):
-        at_once = widest(query.device, softcap)
+    at_once = widest(query.device, softcap)
+    for band in plan.bands:
         todo = list(calls(band.region, q_start, q_stop, k_start, k_stop, at_once))
         if todo:
-            keys = Keys(key, value, k_start, kept, index)
+            keys = key, value, k_start
             run_band(softmax, band, todo, (query, q_start), keys, plan, (scaling, softcap))
     return softmax.out, softmax.lse
 
 
 def scales(
-    plan: Plan, query_scale: QueryScale, positions: tuple[int, int], query: Tensor
+    plan: Plan,
+    query_scale: QueryScale,
+    columns: tuple[int, int],
+    pads: tuple[int, ...],
+    query: Tensor,
 ) -> Tensor:
-    """Factors on the queries of positions [first, stop), in their dtype [q_len, 1]."""
+    """Factors on the queries of columns [first, stop) in their dtype [len(pads), 1, q_len, 1].
+
+    `pads` are the columns before position 0 of each row, or of all rows.
+    """
 
     def make() -> Tensor:
-        at = torch.arange(*positions, device=query.device)
-        return query_scale(at).to(query.device, query.dtype)[:, None]
+        factors = mapped(query_scale, places(*columns, pads, query.device))
+        return factors.to(query.device, query.dtype)[:, None, :, None]
 
-    return plan.once((query_scale, *positions, query.dtype, query.device), make)
+    return plan.once((query_scale, *columns, pads, query.dtype, query.device), make)
 
 
 def run_band(
@@ -227,23 +230,23 @@ def run_band(
     band: Band,
     todo: list[Call],
     queries: tuple[Tensor, int],
-    keys: Keys,
+    keys: tuple[Tensor, Tensor, int],
     plan: Plan,
     scores: tuple[float, float | None],
 ) -> None:
     """Rotate what the band's calls use, run them and merge them into `softmax`."""
-    query, q_start = queries
+    (query, q_start), (key, value, k_start) = queries, keys
     q_first, k_first = min(c.q_start for c in todo), min(c.k_start for c in todo)
     q_stop = max(c.q_start + (c.count - 1) * c.step + c.q_len for c in todo)
     k_stop = max(c.k_start + (c.count - 1) * c.step + c.k_len for c in todo)
-    span, skew = (q_first, q_stop, q_start), plan.rope.layout.skews[0]
-    query = rotated(query, span, band.query_position, plan, skew)
-    key = keys.rotated(k_first, k_stop, band.key_position, plan)
+    skews = plan.rope.layout.skews
+    query = rotated(query, (q_first, q_stop, q_start), band.query_position, plan, skews[0])
+    key = rotated(key, (k_first, k_stop, k_start), band.key_position, plan, skews[1])
     for call in todo:
         out, lse = fused_attention(
             blocks(query, call.q_start - q_first, call.q_len, call),
             blocks(key, call.k_start - k_first, call.k_len, call),
-            blocks(keys.value, call.k_start - keys.start, call.k_len, call),
+            blocks(value, call.k_start - k_start, call.k_len, call),
             is_causal=call.kind in ("causal", "reverse"),
             scaling=scores[0],
             softcap=scores[1],
@@ -263,7 +266,6 @@ def attend(
     k_start: int = 0,
     softcap: float | None = None,
     sink_logits: Tensor | None = None,
-    kept: KeptKeys | None = None,
 ) -> Tensor:
     """Output of `partial_attention` in the dtype of the queries; the same arguments.
 
@@ -277,7 +279,6 @@ def attend(
         k_start: as there.
         softcap: as there.
         sink_logits: a logit a head that takes its share of the softmax and has no value [heads].
-        kept: as there.
     """
     out, lse = partial_attention(
         query,
@@ -288,8 +289,12 @@ def attend(
         q_start=q_start,
         k_start=k_start,
         softcap=softcap,
-        kept=kept,
     )
+    return finished(out, lse, sink_logits).to(query.dtype)
+
+
+def finished(out: Tensor, lse: Tensor, sink_logits: Tensor | None) -> Tensor:
+    """The output of a whole softmax, of which sink logits take their share."""
     if sink_logits is not None:  # exp(lse) / (exp(lse) + exp(sink))
         out = out * torch.sigmoid(lse - sink_logits.to(lse)[:, None])[..., None]
-    return out.to(query.dtype)
+    return out

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from patches.attention import attend
 from patches.base import Band, Extent, Patch, Plan, QueryScale, Region, Rope
 from patches.kept import kept_keys
+from patches.newest import newest_attention
 from patches.shared import Shared
 from patches.spec import PatchError
 
@@ -78,31 +79,36 @@ def banded(plans: Mapping[int, Plan]) -> AttentionFunction:
         if plan.shared is not None:
             plan.shared.enter(module.layer_idx)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        first_column = key.shape[2] - query.shape[2]
         pads = padding_of_forward(plan, attention_mask, query.shape[0], key.shape[2])
         if module.layer_idx == first:  # reading positions waits for the device: once a forward
-            check_positions(kwargs.get("position_ids"), pads, first_column)
-        out = query.new_empty(*query.shape[:3], value.shape[-1])
-        for pad in set(pads):  # queries before position 0 are padding: they see nothing
-            rows = [row for row, own in enumerate(pads) if own == pad]
-            here = place(rows)
-            q, k, v = (x[here] for x in (query, key, value))
-            start = first_column - pad
-            k, v = k[:, :, pad:], v[:, :, pad:]
-            out[here] = attend(
-                q,
-                k,
-                v,
-                plan,
-                scaling=scaling,
-                q_start=start,
-                softcap=softcap,
-                sink_logits=sink_logits,
-                kept=kept_keys(key, tuple(rows)),
-            )
+            check_positions(kwargs.get("position_ids"), pads, key.shape[2] - query.shape[2])
+        settings: dict[str, Any] = {
+            "scaling": scaling,
+            "softcap": softcap,
+            "sink_logits": sink_logits,
+        }
+        if query.shape[2] == 1:
+            own = tuple(pads) if len(set(pads)) > 1 else (pads[0],)
+            kept = kept_keys(key, own)
+            out = newest_attention(query, key, value, plan, own, kept=kept, **settings)
+        else:
+            out = by_padding(query, key, value, plan, pads, settings)
         return out.transpose(1, 2).contiguous(), None
 
     return function
+
+
+def by_padding(
+    query: Tensor, key: Tensor, value: Tensor, plan: Plan, pads: list[int], settings: dict[str, Any]
+) -> Tensor:
+    """Attention of rows with as much padding together, each from its first token on."""
+    out = query.new_empty(*query.shape[:3], value.shape[-1])
+    first_column = key.shape[2] - query.shape[2]
+    for pad in set(pads):  # queries before position 0 are padding: they see nothing
+        here = place([row for row, own in enumerate(pads) if own == pad])
+        q, k, v = query[here], key[here, :, pad:], value[here, :, pad:]
+        out[here] = attend(q, k, v, plan, q_start=first_column - pad, **settings)
+    return out
 
 
 def planned(

@@ -12,30 +12,26 @@ from typing import Any
 
 from torch import Tensor
 
-from patches.base import Plan, PositionMap
-from patches.rotation import rotated
+__all__ = ["KeptKeys", "kept_keys"]
 
-__all__ = ["DECODING", "KeptKeys", "Keys", "kept_keys"]
-
-DECODING = 4  # most queries of a forward that counts as a decoding step
 SLACK = 256  # tokens of room that a buffer has for later steps
-Rotate = Callable[[int, int], Tensor]  # positions [first, stop) to rotated keys
+Rotate = Callable[[int, int], Tensor]  # columns [first, stop) to rotated keys
 
 
 @dataclass
 class Part:
-    """Rotated keys of positions [first, stop) in a buffer [batch, kv_heads, capacity, head_dim]."""
+    """Rotated keys of columns [first, stop) in a buffer [batch, kv_heads, capacity, head_dim]."""
 
     buffer: Tensor
     first: int
     stop: int
 
     def view(self, first: int, stop: int) -> Tensor:
-        """Positions [first, stop), which must be there."""
+        """Columns [first, stop), which must be there."""
         return self.buffer[:, :, first - self.first : stop - self.first]
 
     def append(self, new: Tensor) -> None:
-        """Add the positions behind the last one; there must be room."""
+        """Add the columns behind the last one; there must be room."""
         start = self.stop - self.first
         self.buffer[:, :, start : start + new.shape[2]].copy_(new)
         self.stop += new.shape[2]
@@ -49,7 +45,7 @@ class KeptKeys:
         self.parts: dict[int, Part] = {}
 
     def get(self, band: int, first: int, stop: int, rotate: Rotate) -> Tensor:
-        """Rotated keys of positions [first, stop) for a band; only new ones are rotated."""
+        """Rotated keys of columns [first, stop) for a band; only new ones are rotated."""
         part = self.parts.get(band)
         if part is None or not part.first <= first <= part.stop <= stop:
             part = self.parts[band] = grown(rotate(first, stop), first)
@@ -70,29 +66,7 @@ def grown(keys: Tensor, first: int, more: int = 0) -> Part:
     return part
 
 
-def kept_keys(key: Any, rows: tuple[int, ...]) -> KeptKeys | None:
-    """What is kept of some rows of a cache's keys, if its cache keeps anything."""
+def kept_keys(key: Any, pads: tuple[int, ...]) -> KeptKeys | None:
+    """What is kept of a cache's keys behind so much padding, if the cache keeps anything."""
     kept: dict[tuple[int, ...], KeptKeys] | None = getattr(key, "kept", None)
-    return None if kept is None else kept.setdefault(rows, KeptKeys())
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Un-rotated keys and values from position `start` on, and what is kept of a band's keys."""
-
-    key: Tensor
-    value: Tensor
-    start: int
-    kept: KeptKeys | None
-    band: int
-
-    def rotated(self, first: int, stop: int, positions: PositionMap | None, plan: Plan) -> Tensor:
-        """Keys of positions [first, stop), rotated by a position map."""
-
-        def rotate_them(first: int, stop: int) -> Tensor:
-            span = (first, stop, self.start)
-            return rotated(self.key, span, positions, plan, plan.rope.layout.skews[1])
-
-        if self.kept is None or positions is None:
-            return rotate_them(first, stop)
-        return self.kept.get(self.band, first, stop, rotate_them)
+    return None if kept is None else kept.setdefault(pads, KeptKeys())

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from patches.kept import DECODING
 from patches.spec import PatchError
 
 __all__ = ["fused_attention", "widest"]
 
-
 MOST_SCORES = 1 << 22  # held at once where no kernel gives both the cap and the log-sum-exp
+FEW = 4  # most queries that are few
+UNEVEN = 1.25  # most work of the busiest thread, in shares, for heads that are not cut
 BLOCK, MOST_BLOCKS = 512, 8  # least keys of a block, and most blocks, that a few queries fall into
 NARROW, ROWS = 1024, 32  # widest window that is faster in one call, and its queries in a block
 
@@ -93,7 +93,7 @@ def kernel(
 ) -> tuple[Tensor, Tensor]:
     """The device's fused call."""
     if query.device.type in ("cpu", "meta"):  # on meta: the shapes, to count with
-        if query.shape[2] <= DECODING and not is_causal and key.shape[2] >= 2 * BLOCK:
+        if query.shape[2] <= FEW and not is_causal:
             return cpu_few(query, key, value, scaling)
         return cpu_flash(query, key, value, is_causal, scaling)
     if query.device.type == "cuda":
@@ -107,6 +107,13 @@ def kernel(
     )
 
 
+def in_one_call(key: Tensor) -> bool:
+    """True if keys are too few to be cut, or its heads enough to keep all threads at work."""
+    heads, threads = key.shape[0] * key.shape[1], torch.get_num_threads()
+    busiest = -(-heads // threads)
+    return key.shape[2] < 2 * BLOCK or busiest * threads <= UNEVEN * heads
+
+
 def cpu_flash(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scaling: float
 ) -> tuple[Tensor, Tensor]:
@@ -117,12 +124,15 @@ def cpu_flash(
 
 
 def cpu_few(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """A few queries over many keys: blocks of keys side by side, so that every thread has work.
+    """A few queries; blocks of many keys side by side, if that gives every thread work.
 
     The heads of a group stand as queries of one head, so that its keys are read once.
     """
     (batch, heads, q_len, _), (kv_heads, kv_len) = query.shape, key.shape[1:3]
-    grouped = query.reshape(batch, kv_heads, heads // kv_heads * q_len, -1)
+    grouped, shape = query.reshape(batch, kv_heads, -1, query.shape[-1]), (batch, heads, q_len)
+    if in_one_call(key):
+        out, lse = cpu_flash(grouped, key, value, False, scaling)
+        return out.reshape(*shape, -1), lse.reshape(shape)
     count = min(MOST_BLOCKS, kv_len // BLOCK)
     whole = kv_len // count * count
     fold = (kv_heads, count, whole // count, -1)
@@ -136,7 +146,6 @@ def cpu_few(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[
             out, lse = torch.cat((out, rest[0])), torch.cat((lse, rest[1]))
         lses.append(lse.logsumexp(0))
         outs.append(((lse - lses[-1]).exp()[..., None] * out).sum(0))
-    shape = batch, heads, q_len
     return torch.stack(outs).reshape(*shape, -1), torch.stack(lses).reshape(shape)
 
 

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from patches.base import Plan, PositionMap, Rope
 
-__all__ = ["cos_sin", "rotate", "rotated", "split"]
+__all__ = ["cos_sin", "mapped", "places", "rotate", "rotated", "split"]
 
-CosSin = tuple[Tensor, Tensor]  # cosine and sine of each pair's angle [length, rotary_dim/2]
+CosSin = tuple[Tensor, Tensor]  # cosine and sine of each pair's angle [.., length, rotary_dim/2]
 
 
 def rotate(x: Tensor, positions: Tensor, rope: Rope, skew: Tensor | None = None) -> Tensor:
@@ -37,10 +37,10 @@ def turned(x: Tensor, tables: CosSin, rope: Rope, skew: Tensor | None) -> Tensor
 
 
 def cos_sin(x: Tensor, positions: Tensor, rope: Rope) -> CosSin:
-    """Cosine and sine of each pair's angle in the dtype of x [length, rotary_dim/2]."""
+    """Cosine and sine of each pair's angle in the dtype of x [.., rotary_dim/2], given [..]."""
     precision = torch.float64 if x.dtype == torch.float64 else torch.float32
     inv_freq = rope.inv_freq.to(x.device, precision)
-    angles = positions.to(x.device, precision)[:, None] * inv_freq
+    angles = positions.to(x.device, precision)[..., None] * inv_freq
     sign = -1 if rope.layout.reverse else 1
     cos = (angles.cos() * rope.attention_factor).to(x.dtype)
     sin = (angles.sin() * (sign * rope.attention_factor)).to(x.dtype)
@@ -63,16 +63,41 @@ def rotated(
     positions: PositionMap | None,
     plan: Plan,
     skew: Tensor | None,
+    pads: tuple[int, ...] = (0,),
 ) -> Tensor:
-    """Positions [first, stop) of x, which begins at `start`, rotated by a band's position map."""
+    """Columns [first, stop) of x, which begins at `start`, rotated by a band's position map.
+
+    `pads` are the columns before position 0 of each row, or of all rows.
+    """
     first, stop, start = span
     x, rope = x[:, :, first - start : stop - start], plan.rope
     if positions is None and rope.attention_factor == 1.0:
         return x
 
     def make() -> CosSin:
-        at = torch.arange(first, stop, device=x.device, dtype=torch.float64)
-        return cos_sin(x, torch.zeros_like(at) if positions is None else positions(at), rope)
+        at = places(first, stop, pads, x.device)
+        angle_at = torch.zeros_like(at) if positions is None else mapped(positions, at)
+        return cos_sin(x, angle_at[:, None], rope)  # [rows, 1, length, rotary_dim/2]
 
-    depends_on = (first, stop, positions, rope.inv_freq, rope.layout.reverse, x.dtype, x.device)
+    depends_on = (
+        first,
+        stop,
+        pads,
+        positions,
+        rope.inv_freq,
+        rope.layout.reverse,
+        x.dtype,
+        x.device,
+    )
     return turned(x, plan.once(depends_on, make), rope, skew)
+
+
+def places(first: int, stop: int, pads: tuple[int, ...], device: torch.device) -> Tensor:
+    """Positions of columns [first, stop) behind so much padding in float64 [len(pads), length]."""
+    rows = (torch.arange(first - pad, stop - pad, device=device).double() for pad in pads)
+    return torch.stack(tuple(rows))
+
+
+def mapped(positions: PositionMap, at: Tensor) -> Tensor:
+    """A position map on several rows [rows, length]."""
+    return positions(at.flatten()).reshape(at.shape)

@@ -1,12 +1,12 @@
-"""Speed of generation: answers together against one by one, and a second question's cost.
+"""Speed of generation: answers together against one by one, a step's and a second question's cost.
 
     python scripts/bench_engine.py --len 2k --batch 8 --out results/bench_engine.csv
 
 All figures are ratios within one run, medians of `--repeats` rounds that alternate between the
 ways. Prompts are as long as leaves room for the longest answer. "Prompts alone" is what no batch
-saves: they are read one by one either way. The first row is that of the command itself: a cell of
-one document from the start of Python to its line in the journal. Writes a CSV with a row a
-measurement.
+saves: they are read one by one either way. Rows of unequal length lack up to a quarter of the
+prompt. The first row is that of the command itself: a cell of one document from the start of Python
+to its line in the journal. Writes a CSV with a row a measurement.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from rows import write_rows
 import patches
 from harness.checkpoint import open_checkpoint
 from harness.engine import Engine
-from harness.generate import Prompt, generate
+from harness.generate import Batch, Prompt, Row, generate
 from harness.lengths import parse_lengths
 from harness.options import use_large_pages
 from harness.plan import resolve_device
@@ -60,6 +60,21 @@ def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
     return {name: statistics.median(some) for name, some in times.items()}
 
 
+@torch.inference_mode()
+def steps(engine: Engine, prompts: Sequence[list[int]], new: int) -> list[Any]:
+    """A decoding step of rows of equal and of unequal length, which take turns."""
+
+    def stepping(prompts: Sequence[list[int]]) -> Callable[[], object]:
+        batch = Batch(engine, [Row(Prompt(one, new), one) for one in prompts])
+        chosen = batch.read().argmax(-1)
+        return lambda: batch.step(chosen)
+
+    cut = [one[index * len(one) // (4 * len(prompts)) :] for index, one in enumerate(prompts)]
+    equal, unequal = (f"a step of {len(prompts)} {kind} rows" for kind in ("equal", "unequal"))
+    times = medians({equal: stepping(prompts), unequal: stepping(cut)}, new - 1)
+    return [(name, found, found / times[equal], equal) for name, found in times.items()]
+
+
 def measure(engine: Engine, tokenizer: Any, length: int, options: argparse.Namespace) -> list[Any]:
     """(measure, seconds, ratio, to what) of one patch at one length."""
     news = parse_lengths(options.new)
@@ -92,6 +107,7 @@ def measure(engine: Engine, tokenizer: Any, length: int, options: argparse.Names
     more = (times["all questions"] - one) / (QUESTIONS - 1)
     return [
         *found,
+        *steps(engine, several, max(news)),
         ("a document's first question", one, 1.0, "itself"),
         ("a further question", more, more / one, "its first"),
     ]

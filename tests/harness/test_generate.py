@@ -20,6 +20,15 @@ TOKENS = [(7 * index * index + 3 * index) % 256 for index in range(120)]
 OTHERS = [(5 * index * index + 11 * index) % 256 for index in range(120)]
 CPU = torch.device("cpu")
 SPECS = ["none", "ntk", "logn", "rerope(window=16)+logn", "streaming(window=24)", "self-extend"]
+MAPS = [
+    "leaky-rerope(window=9)",
+    "dca",
+    "string",
+    "lm-infinite(window=24)",
+    "window(size=11)+sinks",
+    "yarn+rerope(window=16)",
+    "dca+window(size=50)+sinks+infoscale",
+]
 
 
 @contextmanager
@@ -56,7 +65,7 @@ def test_one_prompt_is_continued_as_transformers_does(chunk: int | None) -> None
 
 
 @pytest.mark.parametrize("chunk", [None, 7])
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", SPECS + MAPS)
 def test_rows_of_unequal_length_are_continued_together_as_alone(
     spec: str, chunk: int | None
 ) -> None:

@@ -91,3 +91,10 @@ def test_other_positions_than_the_next_are_rotated_anew(first: int, stop: int) -
 
 def test_keys_of_other_caches_keep_nothing() -> None:
     assert kept_module.kept_keys(torch.zeros(1), (0,)) is None
+
+
+def test_keys_behind_other_padding_are_kept_apart() -> None:
+    key = torch.zeros(1)
+    key.kept = {}
+    found = [kept_module.kept_keys(key, pads) for pads in ((0,), (0, 5), (5, 0), (0, 5))]
+    assert found[1] is found[3] and len(set(map(id, found))) == 3

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.forecast.tracker import tracking
-from patches import parse
+from patches import kernels, parse
 from patches.attention import attend
 from patches.base import Extent, Rope
 from patches.kernels import fused_attention, widest
@@ -23,6 +23,7 @@ SHAPES = [  # heads, kv_heads, q_len, kv_len, head_dim, is_causal
     (9, 3, 1, 1024, 64, False),  # few queries, many keys: in blocks
     (4, 4, 1, 5003, 16, False),
     (6, 2, 4, 1537, 20, False),
+    (6, 2, 3, 40, 20, False),
 ]
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -37,10 +38,19 @@ def inputs(heads: int, kv_heads: int, q_len: int, kv_len: int, head_dim: int) ->
     return draw(heads, q_len), draw(kv_heads, kv_len), draw(kv_heads, kv_len)
 
 
+@pytest.mark.parametrize("uneven", [1000, 0], ids=["in one call", "in blocks"])
 @pytest.mark.parametrize(("heads", "kv_heads", "q_len", "kv_len", "head_dim", "is_causal"), SHAPES)
 def test_cpu_equals_a_plain_softmax(
-    heads: int, kv_heads: int, q_len: int, kv_len: int, head_dim: int, is_causal: bool
+    heads: int,
+    kv_heads: int,
+    q_len: int,
+    kv_len: int,
+    head_dim: int,
+    is_causal: bool,
+    uneven: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(kernels, "UNEVEN", uneven)
     query, key, value = inputs(heads, kv_heads, q_len, kv_len, head_dim)
     out, lse = fused_attention(query, key, value, is_causal=is_causal, scaling=0.3)
     key, value = (x.repeat_interleave(heads // kv_heads, 1) for x in (key, value))
