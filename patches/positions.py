@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from patches.base import Extent, Patch, PatchError, TableRule
 from patches.checks import IDENTITY_TOKENS, few_logits, name_of
+from patches.config import head_dim, trained_length
 from patches.rotary import changed
-from patches.sets import rotary_sets
+from patches.sets import is_sinusoids, rotary_sets
 
 __all__ = ["PositionTable", "lengthened", "position_tables", "tables_for"]
 
@@ -119,6 +120,7 @@ def tables_for(
         )
     for table in tables:
         check_size(table, name_of(model), patch, trained, need)
+    check_sinusoids(model, need)
     return tables
 
 
@@ -140,6 +142,27 @@ def check_size(table: PositionTable, model: str, patch: Patch, trained: int, nee
             f"{has}, fewer than the {need} tokens of the context; give {more}truncate, or "
             "lower --len"
         )
+
+
+def check_sinusoids(model: Any, need: int) -> None:
+    """Refuse sines and cosines that are added to the input and end before a context does.
+
+    They are wider than a head, unlike those of RoPE, and as long as the config says; tables that
+    models make longer themselves begin with more rows. No token is read to see: beyond the end of a
+    table, CUDA would not go on.
+
+    Raises:
+        PatchError: they end.
+    """
+    for name, table in model.named_buffers():
+        is_wide = table.ndim == 2 and table.shape[1] > head_dim(model) and need > len(table)
+        if is_wide and is_sinusoids(table, table.shape[1]):
+            if len(table) != trained_length(model.config):
+                continue
+            raise PatchError(
+                f"{name_of(model)}: {name} has {len(table)} positions, fewer than the {need} "
+                "tokens of the context; give truncate, or lower --len"
+            )
 
 
 @contextmanager

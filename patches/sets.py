@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from patches.base import Rope
 from patches.config import head_dim
 
-__all__ = ["PATCHED", "RotarySet", "SinusoidTable", "rotary_sets", "standard_sets"]
+__all__ = [
+    "PATCHED",
+    "RotarySet",
+    "SinusoidTable",
+    "is_sinusoids",
+    "rotary_sets",
+    "standard_sets",
+]
 
 PATCHED = "patched"  # rope_type while a patch is on
 SINE_CLOSE = 0.02  # half precision; other tables are off by as much as they hold

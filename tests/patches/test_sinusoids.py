@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from patches import parse
 from patches.apply import apply
 from patches.base import PatchError
-from patches.sets import rotary_sets
+from patches.sets import rotary_sets, sinusoids
 from tests.models import TRAINED_LENGTH, VOCABULARY, logits, state, tiny, tokens
 from tests.patches.test_contract import chunked
 
@@ -127,6 +127,31 @@ def test_what_is_not_possible_is_refused_in_one_line(family: str) -> None:
 def test_sines_that_are_added_to_the_input_are_no_rotation() -> None:
     for family, more in (("ctrl", {"dff": 96}), ("marian", {}), ("xglm", {})):
         assert rotary_sets(tiny(family, **more)) == []
+
+
+@pytest.mark.parametrize("spec", ["none", "logn", "window(size=9)"])
+def test_sines_that_are_added_to_the_input_end_in_one_line(spec: str) -> None:
+    model = tiny("ctrl", dff=96, n_positions=TRAINED_LENGTH)
+    refused = pytest.raises(
+        PatchError,
+        match=rf"^ctrl: transformer.pos_encoding has {TRAINED_LENGTH} positions, fewer than the "
+        rf"{TRAINED_LENGTH + 1} tokens of the context; give truncate, or lower --len$",
+    )
+    with refused, apply(model, parse(spec), TRAINED_LENGTH + 1):
+        pass
+    for fitting, length in (("none", TRAINED_LENGTH), ("truncate", LENGTH)):
+        with apply(model, parse(fitting), length):
+            assert logits(model, tokens(TRAINED_LENGTH)).isfinite().all()
+
+
+def test_sines_that_a_model_makes_more_of_have_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("xglm")
+    grows = model.model.embed_positions
+    rates = 1e4 ** -(torch.arange(grows.embedding_dim // 2) / (grows.embedding_dim // 2 - 1))
+    before = sinusoids(rates, len(grows.weights))  # no row of zeros for padding, as some have none
+    monkeypatch.setattr(grows, "weights", before)
+    with apply(model, parse("none"), LENGTH):
+        assert logits(model, tokens(LENGTH)).isfinite().all()
 
 
 def test_a_masked_model_takes_frequencies() -> None:
