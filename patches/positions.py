@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from patches.base import Extent, Patch, PatchError, TableRule
-from patches.checks import IDENTITY_TOKENS, few_logits, name_of
+from patches.checks import IDENTITY_TOKENS, few_logits, has_values, name_of
 from patches.config import head_dim, trained_length
 from patches.rotary import changed
 from patches.sets import is_sinusoids, rotary_sets
 
 __all__ = ["PositionTable", "lengthened", "position_tables", "tables_for"]
 
+FEW_WORDS = 256
 SAME_NORM = 2e-3  # of the mean: rows of sinusoids are equally long, those of a learned table differ
 
 
@@ -31,27 +33,28 @@ class PositionTable:
         name: its name in the model.
         module: the embedding.
         first: row of position 0; some models keep rows before it.
+        is_learned: False for sinusoids that are not trained.
     """
 
     name: str
     module: nn.Embedding
     first: int
+    is_learned: bool
 
     @property
     def positions(self) -> int:
         """Number of positions that it has."""
         return len(self.module.weight) - self.first
 
-    @property
-    def is_learned(self) -> bool:
-        """False for sinusoids that are not trained."""
-        norms = self.module.weight.detach()[self.first :].double().norm(dim=-1)
-        differ = float(norms.std()) > SAME_NORM * float(norms.mean())
-        return differ or self.module.weight.requires_grad
-
 
 def position_tables(model: Any) -> list[PositionTable]:
-    """The embeddings of which a few tokens look up consecutive rows, wherever these begin."""
+    """The embeddings of which a few tokens look up consecutive rows, wherever these begin.
+
+    A model without values has those of its small copy, by their names.
+    """
+    if not has_values(model):
+        modules = dict(model.named_modules())
+        return [replace(one, module=modules[one.name]) for one in position_tables(small(model))]
     seen: dict[str, tuple[nn.Embedding, Tensor]] = {}
     words = model.get_input_embeddings()
 
@@ -68,10 +71,27 @@ def position_tables(model: Any) -> list[PositionTable]:
                 stack.enter_context(module.register_forward_hook(watch(name)))
         few_logits(model)
     return [
-        PositionTable(name, module, first)
+        PositionTable(name, module, first, is_learned(module.weight, first))
         for name, (module, rows) in seen.items()
         if (first := first_row(module.weight, rows)) is not None
     ]
+
+
+def small(model: Any) -> Any:
+    """A random model of the same code and tables, with few words and layers."""
+    config = deepcopy(model.config)
+    text = config.get_text_config()
+    text.vocab_size = max(FEW_WORDS, 1 + (getattr(text, "pad_token_id", None) or 0))
+    text.num_hidden_layers = min(2, int(text.num_hidden_layers))
+    with torch.random.fork_rng(devices=[]):
+        return type(model)(config).eval()
+
+
+def is_learned(weight: Tensor, first: int) -> bool:
+    """False for sinusoids that are not trained."""
+    norms = weight.detach()[first:].double().norm(dim=-1)
+    differ = float(norms.std()) > SAME_NORM * float(norms.mean())
+    return differ or weight.requires_grad
 
 
 def first_row(weight: Tensor, rows: Tensor) -> int | None:
@@ -193,7 +213,7 @@ def lengthened(
             new_weight = Longer(longer, table.module.weight.requires_grad)
             values = {"weight": new_weight, "num_embeddings": len(longer)}
             stack.enter_context(changed(table.module, values))
-        if length > had:
+        if length > had and has_values(model):
             check_reads(model, had)
         yield
 

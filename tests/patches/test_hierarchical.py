@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from patches import describe, parse
@@ -111,6 +112,21 @@ def test_a_model_reads_on_with_the_longer_table(family: str) -> None:
     long.load_state_dict(before)  # `tiny` is shared
     with apply(model, parse("hierarchical"), LENGTH, TRAINED_LENGTH):
         torch.testing.assert_close(logits(model, ids), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", LEARNED)
+def test_the_tables_of_a_model_without_values_are_those_of_one_with_them(family: str) -> None:
+    model = model_of(family)
+    with init_empty_weights(include_buffers=False):
+        empty = type(model)(model.config).eval()
+    (wanted,), (found,) = position_tables(model), position_tables(empty)
+    assert (found.name, found.first, found.is_learned) == (wanted.name, wanted.first, True)
+    assert found.module is empty.get_submodule(found.name) and found.positions == wanted.positions
+    with apply(empty, parse("hierarchical"), LENGTH, TRAINED_LENGTH):
+        assert found.positions == LENGTH and found.module.weight.is_meta
+    refused = pytest.raises(PatchError, match=f"has {TRAINED_LENGTH} positions, fewer than")
+    with refused, apply(empty, parse("none"), LENGTH, TRAINED_LENGTH):
+        pass
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "albert"])

@@ -1,29 +1,34 @@
 """Predictions against formulas of a Llama, and against one measured peak."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.forecast import predict
 from harness.forecast.predict import Forecast, Predictor
 from harness.forecast.rates import Rates, measure_rates
 from harness.plan import Cell, Request, plan
+from patches import PatchError
 from patches.kernels import ROWS
 from tests.harness.forecast.test_tracker import flops
 
 V, H, F, L, HEADS, D = 1024, 192, 512, 4, 6, 32  # the bundled model; key heads are query heads
 WEIGHTS = 4 * (V * H + L * (4 * H * HEADS * D + 3 * H * F + 2 * H) + H)
 LENGTH, SCORED = 1024, 256
+ASSETS = Path(predict.__file__).parents[1] / "assets" / "tiny"
 
 
 def cells(patch: str = "none", task: str = "ppl", **changes: object) -> list[Cell]:
     fixed = {"lengths": (LENGTH,), "data": None, "n": 1, "seed": 0, "dtype": "float32"}
     settings = fixed | {"device": "cpu", "chunk": None} | changes
-    request = Request(models=("tiny",), patches=(patch,), tasks=(task,), **settings)
+    settings = {"models": ("tiny",)} | settings
+    request = Request(patches=(patch,), tasks=(task,), **settings)
     return plan(request, torch.device("cpu"))
 
 
@@ -40,6 +45,25 @@ def test_work_of_a_pass_is_that_of_the_formula() -> None:
     work, inputs = forecast().work, LENGTH - 1
     assert flops(work, "matmul") == body(inputs) + 2 * SCORED * H * V
     assert flops(work, "attention") == 2 * L * HEADS * D * inputs**2
+
+
+def test_a_longer_table_of_learned_positions_is_read_to_its_end(tmp_path: Path) -> None:
+    width, layers, positions = 64, 2, 300
+    shape = {"n_embd": width, "n_layer": layers, "n_head": 2, "n_positions": positions}
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=V, bos_token_id=0, eos_token_id=1, **shape)
+    ).save_pretrained(tmp_path)
+    for file in ASSETS.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    asked = {"models": (str(tmp_path),), "lengths": (LENGTH,)}
+    found, inputs = forecast("hierarchical", **asked), LENGTH - 1
+    scored = positions // 2  # of a table that is this short
+    assert flops(found.work, "matmul") == 24 * inputs * layers * width**2 + 2 * scored * width * V
+    assert flops(found.work, "attention") == 2 * layers * width * inputs**2
+    weights = 4 * (width * (V + positions) + 12 * layers * width**2)
+    assert found.tensors > weights + 4 * width * LENGTH
+    with pytest.raises(PatchError, match=f"has {positions} positions, fewer than the {LENGTH}"):
+        forecast("none", **asked)
 
 
 def test_weights_are_counted_once_and_to_the_byte() -> None:
