@@ -7,112 +7,17 @@ reversed), or one call where the device has one for windows. No score matrix is 
 Source: log-sum-exp merging as in FlashAttention, Dao et al. 2022 (2205.14135), section 3.1.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from patches.base import Band, Plan, QueryScale, Region
+from patches.base import Band, Plan, QueryScale
+from patches.calls import Call, calls
 from patches.kernels import fused_attention, widest
 from patches.rotation import mapped, places, rotate, rotated
 
 __all__ = ["attend", "finished", "partial_attention", "rotate", "scales"]
-
-MAX_BLOCKS = 4096  # folded into one call; CUDA grids end at 65,535
-
-
-@dataclass(frozen=True)
-class Call:
-    """One fused call over `count` consecutive blocks of one shape, in absolute positions.
-
-    Block m has queries [q_start + m * step, + q_len) and keys [k_start + m * step, + k_len).
-    """
-
-    kind: str  # "full", "causal" (query r sees keys 0..r), "reverse" (keys r..), or "window" (keys
-    # r.. as many as leave the last query the last key)
-    q_start: int
-    q_len: int
-    k_start: int
-    k_len: int
-    count: int = 1
-    step: int = 0
-
-
-def cuts(region: Region, q_start: int, q_stop: int, keys: tuple[int, int]) -> list[int]:
-    """Query positions between which each bound of the interval is constant or moves by one."""
-    size = region.chunk_size
-    chunks = range(q_start - q_start % size, q_stop, size)[1:] if size else ()
-    edges = [q_start, *chunks, q_stop]
-    low, high = region.distance
-    points = set(edges)
-    for edge in edges[:-1]:
-        start, stop = clip(region.constant_bounds(edge), keys)
-        points |= {start + low, stop + low}
-        if high is not None:
-            points |= {start + high - 1, stop + high - 1}
-    return sorted(point for point in points if q_start <= point <= q_stop)
-
-
-def clip(interval: tuple[int, int], keys: tuple[int, int]) -> tuple[int, int]:
-    """Intersect an interval of keys with the keys at hand."""
-    return max(interval[0], keys[0]), min(interval[1], keys[1])
-
-
-def calls(
-    region: Region, q_start: int, q_stop: int, k_start: int, k_stop: int, widest: int = 0
-) -> Iterator[Call]:
-    """Cover the region's pairs of queries [q_start, q_stop) and keys [k_start, k_stop) once.
-
-    Windows that move along with at most `widest` keys are one call.
-    """
-    keys = (k_start, k_stop)
-    points = cuts(region, q_start, q_stop, keys)
-    for first, stop in pairwise(points):
-        start_a, stop_a = clip(region.interval(first), keys)
-        start_b, stop_b = clip(region.interval(stop - 1), keys)
-        if start_a >= stop_a or start_b >= stop_b:
-            continue
-        start_moves, stop_moves = start_b > start_a, stop_b > stop_a
-        width = stop_a - start_a
-        if start_moves and stop_moves and width <= widest:
-            yield Call("window", first, stop - first, start_a, stop_b - start_a)
-        elif start_moves and stop_moves and stop - first > width:
-            most = width * MAX_BLOCKS
-            for done in range(0, stop - first, most):
-                rows = min(stop - first - done, most)
-                yield from blocks_of(first + done, rows, start_a + done, stop_a + done)
-        else:
-            yield from piece(first, stop - first, start_a, stop_a, (start_moves, stop_moves), 1)
-
-
-def blocks_of(first: int, rows: int, start: int, stop: int) -> Iterator[Call]:
-    """Calls for queries whose keys [start, stop) move along: whole blocks, then the rest."""
-    width = stop - start
-    count, rest = divmod(rows, width)
-    if count:
-        yield from piece(first, width, start, stop, (True, True), count)
-    if rest:
-        done = count * width
-        yield from piece(first + done, rest, start + done, stop + done, (True, True), 1)
-
-
-def piece(
-    first: int, rows: int, start: int, stop: int, moves: tuple[bool, bool], count: int
-) -> Iterator[Call]:
-    """Calls for `count` blocks of `rows` queries whose first query sees keys [start, stop)."""
-    start_moves, stop_moves = moves
-    if stop_moves:
-        stop -= 1
-        yield Call("causal", first, rows, stop, rows, count, rows)
-    if start_moves:
-        reversed_rows = min(rows, stop - start)
-        if reversed_rows:
-            yield Call("reverse", first, reversed_rows, start, reversed_rows, count, rows)
-        start += reversed_rows
-    if start < stop:
-        yield Call("full", first, rows, start, stop - start, count, rows)
 
 
 def blocks(x: Tensor, start: int, length: int, call: Call) -> Tensor:
@@ -133,33 +38,44 @@ class Softmax:
     def __init__(self, query: Tensor, width: int) -> None:
         """Start with no key seen: output 0 [.., width], log-sum-exp -inf."""
         precision = torch.float64 if query.dtype == torch.float64 else torch.float32
-        shape = (*query.shape[:3], width)
-        self.out = torch.zeros(shape, dtype=precision, device=query.device)
-        self.lse = torch.full(query.shape[:3], -torch.inf, dtype=precision, device=query.device)
+        batch, heads, length = query.shape[:3]
+        about: dict[str, Any] = {"dtype": precision, "device": query.device}
+        # a token's heads lie together, as models read them
+        self.out = torch.zeros(batch, length, heads, width, **about).transpose(1, 2)
+        self.lse = torch.full((batch, heads, length), -torch.inf, **about)
+        self.seen: list[tuple[int, int]] = []  # queries that may have keys
 
     def add(self, call: Call, offset: int, out: Tensor, lse: Tensor) -> None:
         """Merge a call's result; `offset` is the index of the call's first query."""
         if call.kind == "reverse":
             out, lse = out.flip(2), lse.flip(2)
+        stop = offset + (call.q_len if call.count == 1 else call.count * call.step)
+        known = any(offset < other[1] and other[0] < stop for other in self.seen)
+        merge, rows = self.merge if known else self.put, slice(offset, stop)
+        self.seen.append((offset, stop))
         if call.count == 1:
-            rows = slice(offset, offset + call.q_len)
-            self.merge(self.out[:, :, rows], self.lse[:, :, rows], out, lse)
+            merge(self.out[:, :, rows], self.lse[:, :, rows], out, lse)
             return
-        rows = slice(offset, offset + call.count * call.step)
         batch, heads = self.lse.shape[:2]
         fold = (batch, heads, call.count, call.step)
         into_out = self.out[:, :, rows].view(*fold, -1)[:, :, :, : call.q_len]
         into_lse = self.lse[:, :, rows].view(fold)[:, :, :, : call.q_len]
         out = out.reshape(batch, call.count, heads, call.q_len, -1).transpose(1, 2)
         lse = lse.reshape(batch, call.count, heads, call.q_len).transpose(1, 2)
-        self.merge(into_out, into_lse, out, lse)
+        merge(into_out, into_lse, out, lse)
+
+    @staticmethod
+    def put(into_out: Tensor, into_lse: Tensor, out: Tensor, lse: Tensor) -> None:
+        """Give keys to queries that have none."""
+        into_out.copy_(out)
+        into_lse.copy_(lse)
 
     @staticmethod
     def merge(into_out: Tensor, into_lse: Tensor, out: Tensor, lse: Tensor) -> None:
         """Add keys to a softmax in place: weights exp(lse - total) of both sides."""
         total = torch.logaddexp(into_lse, lse)
         into_out *= (into_lse - total).exp()[..., None]
-        into_out += out * (lse - total).exp()[..., None]
+        into_out.addcmul_(out, (lse - total).exp()[..., None])
         into_lse.copy_(total)
 
 

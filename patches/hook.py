@@ -102,8 +102,11 @@ def by_padding(
     query: Tensor, key: Tensor, value: Tensor, plan: Plan, pads: list[int], settings: dict[str, Any]
 ) -> Tensor:
     """Attention of rows with as much padding together, each from its first token on."""
-    out = query.new_empty(*query.shape[:3], value.shape[-1])
     first_column = key.shape[2] - query.shape[2]
+    if len(set(pads)) == 1:
+        key, value = key[:, :, pads[0] :], value[:, :, pads[0] :]
+        return attend(query, key, value, plan, q_start=first_column - pads[0], **settings)
+    out = query.new_empty(*query.shape[:3], value.shape[-1])
     for pad in set(pads):  # queries before position 0 are padding: they see nothing
         here = place([row for row, own in enumerate(pads) if own == pad])
         q, k, v = query[here], key[here, :, pad:], value[here, :, pad:]

@@ -1,7 +1,5 @@
 """The fused attention calls of torch that return the log-sum-exp, one signature for each device."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -158,9 +156,11 @@ def cpu_window(
     tensor they would be copied. The mask is that of a block, [ROWS, ROWS + window - 1].
     """
     op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    rows = query.shape[2]
-    found = []
-    for first, stop in ((0, rows - rows % ROWS), (rows - rows % ROWS, rows)):
+    batch, heads, rows, _ = query.shape
+    out = query.new_empty(batch, rows, heads, value.shape[-1]).transpose(1, 2)
+    lse = out.new_empty(batch, heads, rows, dtype=torch.promote_types(out.dtype, torch.float32))
+    whole = rows - rows % ROWS
+    for first, stop in ((0, whole), (whole, rows)):
         if first == stop:
             continue
         size = min(ROWS, stop - first)
@@ -168,24 +168,17 @@ def cpu_window(
         offset = offset - torch.arange(size, device=query.device)[:, None]
         hidden = (offset < 0) | (offset >= window)
         mask = query.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
-        parts = []
-        for row in range(len(query)):
+        for row in range(batch):
             q = query[row, :, first:stop].unfold(1, size, size)
             k, v = (
                 x[row, :, first : stop + window - 1].unfold(1, size + window - 1, size)
                 for x in (key, value)
             )
             blocks = (x.permute(1, 0, 3, 2) for x in (q, k, v))  # [blocks, heads, length, channels]
-            parts.append(op(*blocks, 0.0, False, attn_mask=mask, scale=scaling))
-        outs, lses = zip(*parts, strict=True)
-        found.append((_in_row(outs), _in_row(lses)))
-    out, lse = zip(*found, strict=True)
-    return torch.cat(out, 2), torch.cat(lse, 2)
-
-
-def _in_row(parts: Sequence[Tensor]) -> Tensor:
-    """Blocks of each row [blocks, heads, size, ..] behind each other [batch, heads, length, ..]."""
-    return torch.stack([part.transpose(0, 1).flatten(1, 2) for part in parts])
+            parts = op(*blocks, 0.0, False, attn_mask=mask, scale=scaling)
+            for into, part in zip((out, lse), parts, strict=True):
+                torch.unflatten(into[row, :, first:stop], 1, (-1, size)).copy_(part.transpose(0, 1))
+    return out, lse
 
 
 def cuda_flash(

@@ -30,7 +30,10 @@ def turned(x: Tensor, tables: CosSin, rope: Rope, skew: Tensor | None) -> Tensor
     cos, sin = tables
     before, low, high, rest = split(x, rope)
     onto_low, onto_high = (sin, sin) if skew is None else (sin * skew.to(x), sin / skew.to(x))
-    pair = low * cos - high * onto_low, high * cos + low * onto_high
+    pair = (  # in place, as new memory costs more than the products
+        (low * cos).addcmul_(high, onto_low, value=-1),
+        (high * cos).addcmul_(low, onto_high),
+    )
     if rope.layout.interleaved:
         return torch.cat((before, torch.stack(pair, -1).flatten(-2), rest), dim=-1)
     return torch.cat((before, *pair, rest), dim=-1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from patches import PATCHES, lookup, parse
-from patches.attention import calls
 from patches.base import Extent, Rope
+from patches.calls import calls
 from tests.patches.cases import measured_positions
 
 TRAINED, LENGTH = 32, 100
