@@ -9,6 +9,7 @@ from patches.region import Region
 __all__ = ["Call", "calls"]
 
 MAX_BLOCKS = 4096  # folded into one call; CUDA grids end at 65,535
+MANY = 768  # queries of a call from which on the CPU works in its largest tiles
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def calls(
     Windows that move along with at most `widest` keys are one call.
     """
     keys = (k_start, k_stop)
-    points = cuts(region, q_start, q_stop, keys)
+    points, alike = cuts(region, q_start, q_stop, keys), list[Call]()
     for first, stop in pairwise(points):
         start_a, stop_a = clip(region.interval(first), keys)
         start_b, stop_b = clip(region.interval(stop - 1), keys)
@@ -64,7 +65,13 @@ def calls(
             continue
         start_moves, stop_moves = start_b > start_a, stop_b > stop_a
         width = stop_a - start_a
-        if start_moves and stop_moves and width <= widest:
+        if not (start_moves or stop_moves):
+            own = Call("full", first, stop - first, start_a, width)
+            if alike and not goes_with(own, alike):
+                yield from together(alike)
+                alike = []
+            alike.append(own)
+        elif start_moves and stop_moves and width <= widest:
             yield Call("window", first, stop - first, start_a, stop_b - start_a)
         elif start_moves and stop_moves and stop - first > width:
             most = width * MAX_BLOCKS
@@ -73,6 +80,26 @@ def calls(
                 yield from blocks_of(first + done, rows, start_a + done, stop_a + done)
         else:
             yield from piece(first, stop - first, start_a, stop_a, (start_moves, stop_moves), 1)
+    yield from together(alike)
+
+
+def goes_with(own: Call, alike: list[Call]) -> bool:
+    """Whether a rectangle is the next of those, and they are not queries enough yet."""
+    last, rows = alike[-1], sum(one.q_len for one in alike)
+    here = (last.q_start + last.q_len, last.k_start)
+    return rows < MANY and here == (own.q_start, own.k_start)
+
+
+def together(alike: list[Call]) -> Iterator[Call]:
+    """Rectangles of queries in a row over keys from one start: what all see, and what more."""
+    if not alike:
+        return
+    rows, common = sum(one.q_len for one in alike), min(one.k_len for one in alike)
+    yield Call("full", alike[0].q_start, rows, alike[0].k_start, common)
+    for one in alike:
+        if one.k_len > common:
+            start, width = one.k_start + common, one.k_len - common
+            yield Call("full", one.q_start, one.q_len, start, width)
 
 
 def blocks_of(first: int, rows: int, start: int, stop: int) -> Iterator[Call]:

@@ -1,11 +1,14 @@
 """Invariants 2, 4 and 6 of methods.md over the registry, with the declared exceptions only."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from patches import PATCHES, lookup, parse
 from patches.base import Extent, Rope
-from patches.calls import calls
+from patches.calls import MANY, calls
+from patches.region import Region
 from tests.patches.cases import measured_positions
 
 TRAINED, LENGTH = 32, 100
@@ -64,3 +67,18 @@ def test_no_call_holds_more_than_a_linear_share(name: str) -> None:
         for band in plan_of(name, length).bands:
             for call in calls(band.region, 0, length, 0, length):
                 assert call.count * (call.q_len + call.k_len) <= 2 * length
+
+
+def test_rectangles_of_short_chunks_are_put_together_until_they_are_large() -> None:
+    region = Region(chunk_size=512, lag=(2, None))
+    found = list(calls(region, 0, 8192, 0, 8192))
+    pairs = Counter(
+        (i // 256, j // 256)
+        for call in found
+        for i in range(call.q_start, call.q_start + call.q_len, 256)
+        for j in range(call.k_start, call.k_start + call.k_len, 256)
+    )
+    wanted = {(i, j) for i in range(32) for j in range(32) if i // 2 - j // 2 >= 2}
+    assert set(pairs) == wanted and set(pairs.values()) == {1}
+    large = sum(call.q_len * call.k_len for call in found if call.q_len >= MANY)
+    assert large > 0.9 * sum(call.q_len * call.k_len for call in found)
