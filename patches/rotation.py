@@ -30,10 +30,8 @@ def turned(x: Tensor, tables: CosSin, rope: Rope, skew: Tensor | None) -> Tensor
     cos, sin = tables
     before, low, high, rest = split(x, rope)
     onto_low, onto_high = (sin, sin) if skew is None else (sin * skew.to(x), sin / skew.to(x))
-    pair = (  # in place, as new memory costs more than the products
-        (low * cos).addcmul_(high, onto_low, value=-1),
-        (high * cos).addcmul_(low, onto_high),
-    )
+    # in place, as new memory costs more than sums; products are rounded by themselves, as models do
+    pair = (low * cos).sub_(high * onto_low), (high * cos).add_(low * onto_high)
     if rope.layout.interleaved:
         return torch.cat((before, torch.stack(pair, -1).flatten(-2), rest), dim=-1)
     return torch.cat((before, *pair, rest), dim=-1)
