@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
-import json
 import socket
 import threading
 import zipfile
@@ -17,18 +16,13 @@ from urllib.request import urlopen
 
 import pytest
 
-import tasks
 from harness import fetch as module
 from harness.cli import main
 from harness.errors import Unavailable
 from harness.fetch import fetch
-from tasks.base import Source
-from tasks.files import named
-from tasks.leval import KINDS
-from tasks.literals import constant, texts
-from tasks.pinned import PINNED, Pinned, Remote, is_official, on_github
+from tasks.literals import constant
+from tasks.pinned import PINNED, Pinned, Remote, on_github
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "prompts"
 CONTENT = b'{"trec": "{context}\\n{input}"}'
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 THERE = "/some/where/" + "0" * 40 + "/config/asked.json"
@@ -166,24 +160,6 @@ def test_a_typo_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "did you mean 'longbench'?" in capsys.readouterr().err
 
 
-def test_what_is_pinned_is_what_tasks_look_for() -> None:
-    for name, files in PINNED.items():
-        sources = tasks.parse(name).sources
-        wanted = {sources[key].pattern for key in ("prompts", "limits") if key in sources}
-        assert {file.name for file in files} == wanted
-        for file in files:
-            assert len(file.sha256) == 64
-            assert file.remotes and (file.take is not None or len(file.remotes) == 1)
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/prompts")
-def test_the_digests_are_those_of_the_benchmarks_files() -> None:
-    folders = {"longbench": "longbench_v1", "longbench-v2": "longbench_v2"}
-    for name, folder in folders.items():
-        for file in PINNED[name]:
-            assert file.is_it((SHARED / folder / file.name).read_bytes())
-
-
 SOURCE = """raise SystemExit("never run")
 OTHER = {1: 2}
 TASKS = {"qa": {"tokens_to_generate": 32, "template": "{context}é", "answer_prefix": ""}}
@@ -246,94 +222,6 @@ def test_a_wheel_without_the_constant_is_refused(sent: bytes, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_a_row_says_whether_prompts_are_the_official_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PINNED, "ruler", (PACKED,))
-    path = tmp_path / "ruler" / "templates.json"
-    path.parent.mkdir()
-    sources = {"prompts": Source("ruler/templates.json", "own")}
-    path.write_text(TABLE)
-    assert is_official(path)
-    (line,) = named(sources, {"prompts": path}, {"prompts": TABLE})
-    assert line.startswith("prompts official templates.json@")
-    path.write_text(TABLE + " ")
-    (line,) = named(sources, {"prompts": path}, {"prompts": TABLE + " "})
-    assert line.startswith("prompts templates.json@")
-    assert named(sources, {}, {}) == ["prompts own"]
-    path.write_text(TABLE)
-    assert not is_official(path.rename(tmp_path / "templates.json"))
-
-
-# What the two files of L-Eval are like, in other words.
-CONFIG = """import gone
-def about(args, name):
-    if "gsm" in name:
-        prompt = "As before. "
-    elif "topic" in name:
-        prompt  = "Talks. "
-    elif "coursera" in name:
-        prompt = "Letters. "
-    elif "codeU" in name:
-        prompt = "Code."
-    elif "sci_fi" in name:
-        prompt = "\\"True\\" or not."
-    elif "exam" in args.metric:
-        prompt = "A letter. "
-    else:
-        prompt = "Do it. "
-    return prompt
-"""
-TEST = """for name in data:
-    if "gsm" in name:
-        context = document + "\\n\\n" + asked
-        message = START + about + context
-    elif "topic" in name:
-        context = document + "\\n\\n" + asked
-    elif exam:
-        context = "Text: {document} \\nQ: {inst}. "
-        message = START + about + context + END
-        message += "\\nA:"
-    else:
-        context = "Text: {document} Do: {inst} " + f"\\nIn {len(out.split())} words."
-    text = message.replace(document, "<long>")
-    try:
-        text_inputs = message.format(document=document, inst=asked)
-    except ValueError:
-        text_inputs = message
-    text_inputs = asked.replace("in the document.", "in the world") + " Now.\\nA:"
-"""
-
-
-def test_templates_of_leval_come_out_of_two_sources() -> None:
-    (file,) = PINNED["leval"]
-    assert file.take is not None and [one.member for one in file.remotes] == ["", ""]
-    found = json.loads(json.dumps(file.take(CONFIG.encode(), TEST.encode())))
-    for name in ("tpo", "quality"):
-        assert found[name] == "A letter. Text: {context} \nQ: {input}. \nA:"
-    assert found["coursera"] == "Letters. Text: {context} \nQ: {input}. \nA:"
-    assert found["sci_fi"] == '"True" or not.Text: {context} \nQ: {input}. \nA:'
-    assert found["gsm100"] == "As before. {context}\n\n{input}"
-    assert found["topic_retrieval_longchat"] == "Talks. {context}\n\n{input}"
-    assert found["codeU"] == "Code.{context}\n\n{input}"
-    assert found["sci_fi world"] == "{context}{input} Now.\nA:"
-    assert found["sci_fi replaced"] == ["in the document.", "in the world"]
-    free = {name for name, kind in KINDS.items() if kind != "exam"}
-    assert {found[name] for name in free} == {
-        "Do it. Text: {context} Do: {input} \nIn {words} words."
-    }
-    assert set(found) == {*KINDS, "sci_fi world", "sci_fi replaced"}
-
-
-@pytest.mark.parametrize(
-    "change", [("Talks", '" + "'), ('"As before. "', "7"), ("prompt = ", "said = "), ("def", "df")]
-)
-def test_a_source_that_reads_otherwise_is_not_the_file(change: tuple[str, str]) -> None:
-    (file,) = PINNED["leval"]
-    assert not file.is_it(file.made([CONFIG.replace(*change).encode(), TEST.encode()]))
-    assert not file.is_it(file.made([CONFIG.encode(), TEST.encode()]))
-
-
 def test_all_sources_of_a_file_are_asked_for_and_named(tmp_path: Path) -> None:
     (file,), urls = PINNED["leval"], []
     with pytest.raises(Unavailable) as caught:
@@ -341,15 +229,3 @@ def test_all_sources_of_a_file_are_asked_for_and_named(tmp_path: Path) -> None:
     assert urls == [remote.url for remote in file.remotes]
     assert f"{urls[0]} and {urls[1]}: sent 10 bytes that are not the file" in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_literals_are_read_where_they_are_given() -> None:
-    source = (
-        b'a = {"b": 1}\nif 1:\n    c = "d"\nc += f"e{f}g" + h("i")\nc = 2\nk["c"] = "j"\nz = f()\n'
-    )
-    assert constant(source, "a") == {"b": 1}
-    assert texts(source, "c") == [("d",), ("e", "g", "i")]
-    assert constant(source, "c") == 2
-    for name in ("y", "z"):
-        with pytest.raises(ValueError, match=r"malformed|unpack"):
-            constant(source, name)
