@@ -206,8 +206,8 @@ def _questions(document: Document, asked: Mapping[str, Any]) -> Iterator[Questio
     context, of_world = row.text("input"), asked.get(REPLACED, OF_WORLD)
     for place, (instruction, reference) in enumerate(_pairs(name, row), 1):
         fields = {"query": instruction, "gt": reference, "evaluation": KINDS[name]}
-        given = {"input": instruction, "words": str(len(reference.split()))}
-        parts = parts_of(asked[name], context, **{key: given[key] for key in _places(name)})
+        words = str(len(reference.split()))
+        parts = parts_of(asked[name], context, input=instruction, words=words)
         if name != "sci_fi":
             position = _members(name)[(place - 1) % PARTS.get(name, 1)]
             yield Question(f"question {place}", position, parts, reference, fields)
