@@ -92,8 +92,8 @@ def partial_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention of a block of queries over a block of keys, causal, exact, in linear memory.
 
-    Results over disjoint blocks of keys merge by their log-sum-exp, so that prefill, chunked
-    prefill and decode are this one function.
+    Results over disjoint blocks of keys merge by their log-sum-exp, so that one prefill and one
+    in chunks are this one function; a step of one token goes through `patches.newest`.
 
     Args:
         query: un-rotated queries [batch, heads, q_len, head_dim].

@@ -17,10 +17,13 @@ class Call:
     """One fused call over `count` consecutive blocks of one shape, in absolute positions.
 
     Block m has queries [q_start + m * step, + q_len) and keys [k_start + m * step, + k_len).
+
+    Attributes:
+        kind: what query r sees: "full" all keys, "causal" keys 0..r, "reverse" keys r.., "window"
+            of keys r.. as many as leave the last query the last key.
     """
 
-    kind: str  # "full", "causal" (query r sees keys 0..r), "reverse" (keys r..), or "window" (keys
-    # r.. as many as leave the last query the last key)
+    kind: str
     q_start: int
     q_len: int
     k_start: int

@@ -103,7 +103,7 @@ def by_padding(
 ) -> Tensor:
     """Attention of rows with as much padding together, each from its first token on."""
     first_column = key.shape[2] - query.shape[2]
-    if len(set(pads)) == 1:
+    if len(set(pads)) == 1:  # views: choosing rows would copy all keys
         key, value = key[:, :, pads[0] :], value[:, :, pads[0] :]
         return attend(query, key, value, plan, q_start=first_column - pads[0], **settings)
     out = query.new_empty(*query.shape[:3], value.shape[-1])
