@@ -1,18 +1,27 @@
 """A KV cache that is allocated once and handed out as views: no copy when it grows.
 
 It has one row a sequence. Prompts are read row by row, each right before a common column, so that
-they need no padding among themselves; then all rows go on together.
+they need no padding among themselves; then all rows go on together. Layers that keep something else
+than keys and values, as recurrent ones do, are the model's own: they have one row and no columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
-__all__ = ["RowCache", "make_cache"]
+__all__ = ["RowCache", "keeps_states"]
+
+KEYS_ALONE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 @dataclass
@@ -84,24 +93,39 @@ class PreallocatedLayer(DynamicLayer):
 class RowCache(Cache):
     """Keys and values of some sequences, read one by one and continued together."""
 
-    def __init__(self, size: int, capacity: int) -> None:
-        """Make an empty cache of `size` rows and `capacity` columns, its first row open."""
+    def __init__(self, size: int, capacity: int, config: Any = None) -> None:
+        """Make an empty cache, its first row open.
+
+        Args:
+            size: number of rows; 1 for a model that keeps states.
+            capacity: number of columns.
+            config: the model's; None if its layers keep keys and values alone.
+        """
         self.place = Place(slice(0, 1), 0)
-        super().__init__(
-            layer_class_to_replicate=partial(PreallocatedLayer, size, capacity, self.place)
-        )
+        make = partial(PreallocatedLayer, size, capacity, self.place)
+        if not keeps_states(config):
+            super().__init__(layer_class_to_replicate=make)
+            return
+        assert size == 1
+        own = DynamicCache(config=config).layers
+        super().__init__(layers=[make() if type(one) in KEYS_ALONE else one for one in own])
 
     def open(self, rows: slice, first: int, length: int = 0) -> None:
         """Let the next tokens of some rows go behind `length` tokens from column `first` on."""
         self.place.rows, self.place.first = rows, first
-        for layer in self.layers:
+        for layer in self.begun():
             layer.kept = {}
             layer.show(length)
 
+    def begun(self) -> list[PreallocatedLayer]:
+        """The layers of keys and values that have been given some."""
+        own = [layer for layer in self.layers if isinstance(layer, PreallocatedLayer)]
+        return [layer for layer in own if layer.buffers is not None]
+
     def blank(self, row: int, columns: int) -> None:
         """Put zeros into the first columns of a row: what is masked must be finite."""
-        for layer in self.layers:
-            for buffer in layer.buffers:
+        for layer in self.begun():
+            for buffer in layer.buffers or ():
                 buffer[row, :, :columns] = 0
 
     def copy(
@@ -115,6 +139,7 @@ class RowCache(Cache):
             self.update(keys, values, index)
 
 
-def make_cache(capacity: int) -> RowCache:
-    """Return an empty cache of one row for `capacity` tokens."""
-    return RowCache(1, capacity)
+def keeps_states(config: Any) -> bool:
+    """True if a model keeps something else than keys and values of each token."""
+    own = [] if config is None else DynamicCache(config=config).layers
+    return any(type(layer) not in KEYS_ALONE for layer in own)

@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.cache import make_cache
+from harness.cache import keeps_states
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Batch, Prompt, Row
@@ -62,10 +63,14 @@ def cuts_middle(patch: Patch, samples: Sequence[Sample]) -> bool:
     return patch.cuts_middle
 
 
-def unbatched(patches: Sequence[Patch], batch: int) -> list[str]:
-    """A line if answers of some patches are not generated together although that is asked for."""
-    names = list(dict.fromkeys(str(patch) for patch in patches if patch.decoding is not None))
-    if batch == 1 or not names:
+def unbatched(patches: Sequence[Patch], configs: Sequence[Any], batch: int) -> list[str]:
+    """A line if some answers are not generated together although that is asked for."""
+    if batch == 1:
+        return []
+    chosen = [str(patch) for patch in patches if patch.decoding is not None]
+    kept = [str(config.model_type) for config in configs if keeps_states(config)]
+    names = list(dict.fromkeys(chosen + kept))
+    if not names:
         return []
     return [f"--batch {batch} does not act on {', '.join(names)}: answers are generated singly"]
 
@@ -114,6 +119,11 @@ def reader(
     """What reads a prompt the way that a method asks for."""
     if decoding.windows is None:
         return Batch(engine, [Row(prompt, prompt.tokens)])
+    if engine.keeps_states:
+        raise HarnessError(
+            f"{engine.model.config.model_type} keeps states, not keys alone, so that contexts "
+            "cannot be read apart; choose another patch"
+        )
     borders = windows_of(prompt, decoding, trained)
     if decoding.question_position is None:
         return Batch(engine, list(_apart(prompt, borders)))
@@ -132,13 +142,13 @@ class _SideBySide:
         self.prompt = prompt
         self.borders = borders
         self.position = position
-        self.cache = make_cache(len(prompt.tokens) + prompt.max_new_tokens)
+        self.cache = engine.cache(len(prompt.tokens) + prompt.max_new_tokens, in_pieces=True)
 
     def read(self) -> Tensor:
         """Read the prompt; return the logits of its last token [1, vocabulary]."""
         tokens, head, last = self.prompt.tokens, self.borders[0], self.borders[-1]
         most = max(stop - start for start, stop in itertools.pairwise(self.borders))
-        one = make_cache(head + most)  # what a window sees: the head and itself
+        one = self.engine.cache(head + most)  # what a window sees: the head and itself
         for start, stop in itertools.pairwise(self.borders):
             begin, known = (0, 0) if start == head else (start, head)
             one.open(slice(0, 1), 0, known)

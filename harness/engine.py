@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.cache import make_cache
+from harness.cache import RowCache, keeps_states
+from harness.continued import Faults, faults_of
 from harness.errors import HarnessError, NonFinite
 from tasks.base import Pass
 
@@ -53,8 +55,38 @@ class Engine:
         self.bos_id = bos_id
         self.mask_id = mask_id
         self.tokens_read = 0  # that went through the model so far
+        self.keeps_states = keeps_states(model.config)
         ends = (getattr(model, "generation_config", None) or model.config).eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
+
+    @cached_property
+    def faults(self) -> Faults:
+        """What goes wrong when the model reads; measured once, best before a patch is on."""
+        return faults_of(self.model) if self.mask_id is None else Faults()
+
+    def cache(self, capacity: int, rows: int = 1, in_pieces: bool = False) -> RowCache:
+        """An empty cache.
+
+        Args:
+            capacity: tokens of a row.
+            rows: sequences; 1 for a model that keeps states.
+            in_pieces: several tokens will be read behind others, not one alone.
+
+        Raises:
+            HarnessError: the model does not read on as it should.
+        """
+        name = self.model.config.model_type
+        if self.faults.steps:
+            raise HarnessError(
+                f"{name} does not read on behind a cache ({self.faults.steps}), as generation and "
+                "--chunk do; leave --chunk out and choose tasks that score given tokens"
+            )
+        if self.faults.pieces and in_pieces:
+            raise HarnessError(
+                f"{name} does not read several tokens behind a cache ({self.faults.pieces}), as "
+                f"--chunk and more than {LOGIT_ROWS} scored tokens do; do without them"
+            )
+        return RowCache(rows, capacity, self.model.config)
 
     def read(self, one: Pass, keep: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Score a pass: its hidden tokens, or those from `score_from` on; see `score`."""
@@ -116,7 +148,13 @@ class Engine:
 
         Raises:
             NonFinite: a scored nll is not a finite number.
+            HarnessError: the model's tokens see later ones, or it does not read on as it should.
         """
+        if self.faults.leaks:
+            raise HarnessError(
+                f"{self.model.config.model_type}: its tokens see later ones too, so that it does "
+                "not tell the loss of unseen ones; give a causal model, or is_decoder in its config"
+            )
         parts = [self._score_window(*one) for one in self.windows(tokens, score_from, keep)]
         nll, hits = zip(*parts, strict=True)
         return np.concatenate(nll), np.concatenate(hits)
@@ -144,7 +182,7 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray]:
         inputs, first_row = tokens[:-1], score_from - 1
         parts = list(pieces(len(inputs), first_row, self.chunk))
-        cache = make_cache(len(inputs)) if len(parts) > 1 else None
+        cache = self.cache(len(inputs), in_pieces=True) if len(parts) > 1 else None
         nll, hits = [], []
         for start, end in parts:
             rows = end - max(start, first_row)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.cache import RowCache
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
@@ -60,12 +59,13 @@ def generate(
         keep: if given, only the newest keep - max_new_tokens tokens of each prompt are read, BOS
             among them.
         cuts_middle: as many are read, but half from the beginning and half from the end.
-        batch: prompts that are continued together.
+        batch: prompts that are continued together; those of a model that keeps states are not.
 
     Raises:
         NonFinite: a logit is not a number, or infinite where the largest is looked for.
-        HarnessError: `keep` leaves no room for a prompt.
+        HarnessError: `keep` leaves no room for a prompt, or the model cannot generate.
     """
+    batch = 1 if engine.keeps_states else batch
     rows = [Row(prompt, shortened(engine, prompt, keep, cuts_middle)) for prompt in prompts]
     last: Batch | None = None
     for start in range(0, len(rows), batch):
@@ -130,9 +130,10 @@ class Batch:
         self.columns = max(len(row.tokens) for row in rows)
         new = max(row.prompt.max_new_tokens for row in rows)
         self.pads = [self.columns - len(row.tokens) for row in rows]
-        is_alike = before is not None and known_of(rows[0].tokens, before.rows[-1].tokens)
+        is_alike = before and known_of(engine, rows[0].tokens, before.rows[-1].tokens)
         self.before = before if is_alike else None
-        self.cache = RowCache(len(rows), self.columns + new)
+        parts = pieces(self.columns, self.columns - 1, engine.chunk)
+        self.cache = engine.cache(self.columns + new, len(rows), len(list(parts)) > 1)
 
     def run(self) -> Iterator[list[int]]:
         """Read all prompts, then generate step by step until every row is done."""
@@ -157,7 +158,7 @@ class Batch:
         """Read one prompt; return the logits of its last token [vocabulary]."""
         tokens, first = self.rows[index].tokens, self.pads[index]
         source, row = (self, index - 1) if index else (self.before, -1)
-        known = known_of(tokens, source.rows[row].tokens) if source else 0
+        known = known_of(self.engine, tokens, source.rows[row].tokens) if source else 0
         if source and known:
             row %= len(source.rows)
             self.cache.copy(index, first, source.cache, (row, source.pads[row]), known)
@@ -203,12 +204,15 @@ class Batch:
         return logits
 
 
-def known_of(tokens: Tokens, other: Tokens) -> int:
+def known_of(engine: Engine, tokens: Tokens, other: Tokens) -> int:
     """Tokens at the start of a prompt that another has too, where it saves work to copy them.
 
     What stands behind others is read with a mask, and not as a causal square of half the work, so
-    they must be half of the prompt. Its last token is read in any case.
+    they must be half of the prompt. Its last token is read in any case. States are those behind all
+    tokens, and no part of them is that behind some.
     """
+    if engine.keeps_states or engine.faults.pieces:
+        return 0
     pairs = enumerate(zip(tokens[:-1], other, strict=False))
     different = next((index for index, (a, b) in pairs if a != b), None)
     same = min(len(tokens) - 1, len(other)) if different is None else different

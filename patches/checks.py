@@ -17,9 +17,11 @@ __all__ = [
     "check_layers",
     "compare",
     "few_logits",
+    "few_tokens",
     "has_values",
     "name_of",
     "notes",
+    "tolerance",
     "without_rotary",
 ]
 
@@ -78,8 +80,8 @@ def attention_layers(model: Any) -> set[int]:
     return found or set(range(model.config.get_text_config().num_hidden_layers))
 
 
-def few_logits(model: Any, length: int = IDENTITY_TOKENS, newest: int = 0) -> Tensor:
-    """Logits of a few fixed tokens in fp32 [1, length, vocabulary]; `newest` changes the last."""
+def few_tokens(model: Any, length: int = IDENTITY_TOKENS, newest: int = 0) -> Tensor:
+    """A few fixed tokens [1, length]; `newest` changes the last."""
     config = model.config.get_text_config()
     ids = torch.arange(1, length + 1, device=model.device)[None] * 7919
     ids[:, -1] += newest
@@ -87,6 +89,12 @@ def few_logits(model: Any, length: int = IDENTITY_TOKENS, newest: int = 0) -> Te
     padding = getattr(config, "pad_token_id", None)
     if padding is not None:  # some count no position where it stands
         ids[ids == padding] = (padding + 1) % int(config.vocab_size)
+    return ids
+
+
+def few_logits(model: Any, length: int = IDENTITY_TOKENS, newest: int = 0) -> Tensor:
+    """Logits of these in fp32 [1, length, vocabulary]."""
+    ids = few_tokens(model, length, newest)
     with torch.inference_mode():
         logits: Tensor = model(ids, use_cache=False).logits
     return logits.float()

@@ -22,7 +22,7 @@ from floors import read_rate, step_bytes
 from rows import write_rows
 
 import patches
-from harness.cache import RowCache, make_cache
+from harness.cache import RowCache
 from harness.lengths import parse_lengths
 from harness.options import use_large_pages
 from harness.plan import resolve_device
@@ -46,7 +46,7 @@ def filled(model: Any, length: int, room: int) -> RowCache:
         config.hidden_size // config.num_attention_heads,
     )
     states = torch.randn(shape, device=model.device, dtype=model.dtype)
-    cache = make_cache(length + room)
+    cache = RowCache(1, length + room)
     for layer in range(config.num_hidden_layers):
         cache.update(states, states, layer)
     return cache

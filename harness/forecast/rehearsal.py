@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.cache import RowCache, make_cache
+from harness.cache import RowCache
 from harness.decoding import cuts_middle, reader
 from harness.engine import Engine, losses, pieces
 from harness.forecast.tracker import Tracker, Work
@@ -70,8 +70,8 @@ def groups_of(cell: Cell, engine: Engine, keep: int | None) -> Iterable[Group]:
     is_middle = cuts_middle(cell.patch, cell.samples)
     prompts = [shortened(engine, prompt, keep, is_middle) for prompt in asked]
     before = ((), *prompts)
-    known = [known_of(*pair) for pair in zip(prompts, before, strict=False)]
-    size = cell.template.batch
+    known = [known_of(engine, *pair) for pair in zip(prompts, before, strict=False)]
+    size = 1 if engine.keeps_states else cell.template.batch
     for start in range(0, len(prompts), size):
         here = slice(start, start + size)
         longest = max(map(len, prompts[here]))
@@ -98,7 +98,7 @@ class Rehearsal:
         """Work of all inputs of a group."""
         if not group.new:
             parts = list(pieces(group.length, group.length - group.rows, self.engine.chunk))
-            cache = make_cache(group.length) if len(parts) > 1 else None
+            cache = self.engine.cache(group.length) if len(parts) > 1 else None
             first_row = group.length - group.rows
             return times(self._read(parts, first_row, cache, 0), group.inputs / group.length)
         batch = self.batch(group.length, group.rows, group.new)

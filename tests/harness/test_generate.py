@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import patches
+from harness.continued import Faults
 from harness.engine import Engine
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Prompt, generate
@@ -98,6 +99,7 @@ def test_a_shared_beginning_is_read_once(spec: str, batch: int) -> None:
 
 def test_the_same_prompt_again_reads_its_last_token_alone() -> None:
     engine = Engine(make_model(), None, CPU)
+    assert engine.faults == Faults()  # measured once, before forwards are counted
     with reading(engine.model) as seen:
         first, second = made(engine, [(TOKENS, 5), (TOKENS, 5)])
     assert first == second and seen == [(1, 120), *[(1, 1)] * 4, (1, 1), *[(1, 1)] * 4]
@@ -105,6 +107,7 @@ def test_the_same_prompt_again_reads_its_last_token_alone() -> None:
 
 def test_a_short_shared_beginning_is_read_again() -> None:
     engine = Engine(make_model(), None, CPU)
+    assert engine.faults == Faults()  # measured once, before forwards are counted
     with reading(engine.model) as seen:
         made(engine, [(TOKENS, 2), ([*TOKENS[:40], *OTHERS[:60]], 2)])
     assert [length for _, length in seen if length > 1] == [120, 100]

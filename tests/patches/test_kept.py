@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import patches
-from harness.cache import RowCache, make_cache
+from harness.cache import RowCache
 from patches import kept as kept_module
 from patches.apply import apply
 from patches.kept import SLACK, KeptKeys
@@ -41,7 +41,7 @@ def test_steps_with_kept_keys_equal_one_forward(family: str, spec: str, monkeypa
     ids = torch.randint(1, 100, (1, 20 + STEPS), generator=torch.manual_seed(0))
     with apply(model, patches.parse(spec), 20 + STEPS):
         whole = logits(model, None, ids)
-        cache = make_cache(20 + STEPS)
+        cache = RowCache(1, 20 + STEPS)
         parts = [logits(model, cache, ids[:, :20])]
         parts += [logits(model, cache, ids[:, i : i + 1]) for i in range(20, 20 + STEPS)]
         assert cache.layers[0].kept

@@ -1,0 +1,205 @@
+"""Models that keep states, and models that do not read on as they should: found, and refused."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import patches
+from harness.cli import main
+from harness.continued import Faults, faults_of
+from harness.decoding import decode
+from harness.engine import LOGIT_ROWS, Engine
+from harness.errors import HarnessError
+from harness.generate import Prompt, generate
+from patches.apply import apply
+from tests.harness.conftest import make_model, make_tokenizer, table
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+try:
+    from model_matrix import build
+finally:
+    sys.path.pop(0)
+
+CPU = torch.device("cpu")
+TOKENS = [3 + (7 * index * index + 3 * index) % 120 for index in range(72)]
+SPECS = ["none", "ntk", "rerope(window=16)+logn", "streaming(window=24)"]
+PROMPTS = [TOKENS[:50], TOKENS, [*TOKENS[:60], 9, 8]]
+model_of = functools.cache(build)
+
+
+def greedy(model: Any, tokens: list[int], count: int) -> list[int]:
+    """By forwards of the whole, without a cache."""
+    longer = list(tokens)
+    for _ in range(count):
+        with torch.inference_mode():
+            logits = model(torch.tensor([longer]), use_cache=False).logits
+        longer.append(int(logits[0, -1].argmax()))
+    return longer[len(tokens) :]
+
+
+@pytest.mark.parametrize(
+    ("family", "spec"),
+    [
+        *itertools.product(("lfm2_moe", "falcon_h1"), SPECS),
+        *itertools.product(("deepseek_v32",), SPECS[:2]),  # it chooses keys: frequencies alone
+    ],
+)
+def test_states_go_on_in_pieces_together_and_after_a_shared_beginning(
+    family: str, spec: str
+) -> None:
+    model = model_of(family)
+    with apply(model, patches.parse(spec), 80, 32):
+        at_once, engine = Engine(model, None, CPU), Engine(model, 13, CPU)
+        assert engine.keeps_states and engine.faults == Faults()
+        wanted, _ = at_once.score(TOKENS, 1)
+        np.testing.assert_allclose(engine.score(TOKENS, 1)[0], wanted, atol=1e-4)
+        answers = [greedy(model, prompt, 4) for prompt in PROMPTS]
+        for reader in (at_once, engine):
+            prompts = [Prompt(prompt, 4) for prompt in PROMPTS]
+            assert list(generate(reader, prompts, batch=3)) == answers
+
+
+def test_layers_of_keys_are_preallocated_beside_states() -> None:
+    layers = Engine(model_of("lfm2_moe"), None, CPU).cache(8).layers
+    assert {type(layer).__name__ for layer in layers} == {
+        "LinearAttentionLayer",
+        "PreallocatedLayer",
+    }
+
+
+def test_other_models_keep_keys_alone() -> None:
+    engine = Engine(make_model(), None, CPU)
+    assert not engine.keeps_states and engine.faults == Faults()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_is_no_fault(dtype: torch.dtype) -> None:
+    assert faults_of(make_model().to(dtype)) == Faults()
+
+
+def test_a_model_without_such_a_cache_scores_at_once_alone() -> None:
+    config = AutoConfig.for_model(
+        "mamba", vocab_size=128, hidden_size=32, state_size=8, num_hidden_layers=2
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert len(Engine(model, None, CPU).score(TOKENS, 1)[0]) == len(TOKENS) - 1
+    with pytest.raises(HarnessError, match=r"mamba does not read on behind a cache .*--chunk out"):
+        Engine(model, 16, CPU).score(TOKENS, 1)
+    with pytest.raises(HarnessError, match="mamba does not read on behind a cache"):
+        list(generate(Engine(model, None, CPU), [Prompt(TOKENS, 2)]))
+
+
+def forgetting(model: Any, most: int) -> Any:
+    """The model, but it lets go of what it has read when it is given more than `most` tokens."""
+    given = model.forward
+
+    @functools.wraps(given)
+    def forward(*args: Any, input_ids: torch.Tensor | None = None, **inputs: Any) -> Any:
+        ids = args[0] if args else input_ids
+        cache = inputs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() and ids.shape[1] > most:
+            inputs |= {"past_key_values": None, "use_cache": False}
+        return given(ids, **inputs)
+
+    model.forward = forward
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_lets_go_is_refused_what_it_gets_wrong(dtype: torch.dtype) -> None:
+    model = forgetting(make_model().to(dtype), 0)
+    assert "100% as far off" in faults_of(model).steps
+    with pytest.raises(HarnessError, match="llama does not read on behind a cache"):
+        list(generate(Engine(model, None, CPU), [Prompt(TOKENS, 2)]))
+    model = forgetting(make_model().to(dtype), 1)
+    faults = faults_of(model)
+    assert faults.pieces and not faults.steps
+    whole, chunked = Engine(model, None, CPU), Engine(model, 16, CPU)
+    with pytest.raises(HarnessError, match="does not read several tokens behind a cache"):
+        chunked.score(TOKENS, 1)
+    with pytest.raises(HarnessError, match="more than 1024 scored tokens"):
+        whole.score(TOKENS * (1 + LOGIT_ROWS // len(TOKENS)), 1)
+    with pytest.raises(HarnessError, match="does not read several tokens"):
+        list(generate(chunked, [Prompt(TOKENS, 2)]))
+    own = make_model().to(dtype)
+    answers = list(generate(whole, [Prompt(prompt, 5) for prompt in PROMPTS]))
+    assert answers == [greedy(own, prompt, 5) for prompt in PROMPTS]  # no beginning is shared
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["bert", "xlnet"])
+def test_tokens_that_see_later_ones_have_no_loss(family: str, dtype: torch.dtype) -> None:
+    shape = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
+    shape |= {"num_attention_heads": 2, "initializer_range": 0.3}
+    shape |= {"d_head": 16} if family == "xlnet" else {}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **shape)
+    model = AutoModelForCausalLM.from_config(config).eval().to(dtype)
+    with pytest.raises(HarnessError, match=f"{family}: its tokens see later ones too"):
+        Engine(model, None, CPU).score(TOKENS, 1)
+
+
+def test_a_decoder_of_that_kind_has() -> None:
+    shape = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
+    config = AutoConfig.for_model("bert", num_attention_heads=2, is_decoder=True, **shape)
+    engine = Engine(AutoModelForCausalLM.from_config(config).eval(), None, CPU)
+    assert len(engine.score(TOKENS, 1)[0]) == len(TOKENS) - 1
+
+
+def test_contexts_of_a_model_with_states_are_not_read_apart() -> None:
+    model, prompt = model_of("lfm2_moe"), Prompt(TOKENS, 2, None, (4, 20, 36))
+    for name in ("nbce", "pcw"):
+        patch = patches.parse(name)
+        assert patch.decoding is not None
+        with pytest.raises(HarnessError, match="lfm2_moe keeps states, not keys alone"):
+            list(decode(Engine(model, None, CPU), [prompt], patch.decoding, 100))
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("hybrid")
+    config = AutoConfig.for_model(
+        "lfm2",
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        layer_types=["conv", "full_attention"],
+        bos_token_id=256,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).eval().save_pretrained(directory)
+    make_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def test_a_hybrid_runs_in_pieces_and_generates(
+    hybrid: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = ["--model", str(hybrid), "--data", str(data), "--patch", "none,rerope+logn"]
+    grid += ["--task", "ppl,continuation", "--len", "128", "--device", "cpu", "--n", "2"]
+    assert main(["plan", *grid, "--chunk", "32", "--batch", "2"]) == 0
+    rows = {}
+    for name, more in (("whole", []), ("chunked", ["--chunk", "32", "--batch", "2"])):
+        assert main([*grid, *more, "--out", str(tmp_path / name), "--in-process"]) == 0
+        rows[name] = [row for row in table(tmp_path / name) if row["value"]]
+        assert rows[name] and {row["status"] for row in rows[name]} == {"ok"}
+    assert "answers are generated singly" in capsys.readouterr().err
+    for one, other in zip(rows["whole"], rows["chunked"], strict=True):
+        assert one["metric"] == other["metric"]
+        assert float(one["value"]) == pytest.approx(float(other["value"]), rel=1e-4)
