@@ -11,6 +11,8 @@ its own with a time limit, and compared with independent ways to the same logits
     band       rerope: the first tokens, up to its window, against the untouched model
     window     window: the hook against the untouched model under a 4-D mask
     table      hierarchical: a longer table against a model built with that many positions
+    engine     the harness: nll read in pieces and two answers generated together, without a patch
+               and under rerope where the type takes it, against forwards of the whole
 
 A column holds the largest difference of logits, divided by the largest logit if that is above 1;
 `own fault` means that the untouched model does not do it either. A type works if all columns are
@@ -45,6 +47,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from harness.engine import Engine
+from harness.errors import HarnessError
+from harness.generate import Prompt, generate
 from patches import PatchError, parse
 from patches.apply import apply, check_identity, measured
 from patches.base import Extent
@@ -62,7 +67,7 @@ OWN_FAULT = "own fault"  # of the untouched model
 HEADER = (
     *("model_type", "class", "rotary", "layers", "outcome"),
     *CHECKS,
-    "table",
+    *("table", "engine"),
     *("reason", "seconds", "torch", "transformers"),
 )
 LAYERS = 4
@@ -356,6 +361,44 @@ def learned_table(model: Any, ids: Tensor) -> float | None:
         return apart(whole(model, ids), whole(long, ids))
 
 
+def engine(model: Any, ids: Tensor) -> float:
+    """Nll and answers of the harness in pieces, against forwards of the whole without a cache.
+
+    Raises:
+        HarnessError: the harness refuses to read the model in pieces.
+        ValueError: it generates other tokens.
+    """
+    is_rotary = bool(rotary_sets(model))
+    length = LENGTH if is_rotary else TRAINED - 8
+    tokens, differences = ids[0, :length].tolist(), []
+    with apply(model, parse("none"), length, TRAINED):
+        differences.append(of_engine(model, tokens))
+    try:
+        with apply(model, parse("rerope(window=8)"), length, TRAINED):
+            differences.append(of_engine(model, tokens))
+    except PatchError:
+        pass
+    return max(differences)
+
+
+def of_engine(model: Any, tokens: list[int]) -> float:
+    """Largest difference of an nll, in nats, under what is on the model."""
+    reader = Engine(model, len(tokens) // 3, torch.device("cpu"))
+    ids = torch.tensor([tokens])
+    wanted = torch.nn.functional.cross_entropy(
+        whole(model, ids)[0, -len(tokens) : -1], ids[0, 1:], reduction="none"
+    )
+    nll, _ = reader.score(tokens, 1)
+    prompts = [Prompt(tokens[:-10], 3), Prompt(tokens[:-5], 3)]
+    for prompt, answer in zip(prompts, generate(reader, prompts, batch=2), strict=True):
+        longer = list(prompt.tokens)
+        for _ in answer:
+            longer.append(int(whole(model, torch.tensor([longer]))[0, -1].argmax()))
+        if longer[len(prompt.tokens) :] != answer:
+            raise ValueError("it generates other tokens than forwards of the whole do")
+    return float((torch.tensor(nll) - wanted).abs().max())
+
+
 MEASURES: dict[str, Callable[[Any, Tensor], float]] = {
     "identity": lambda model, ids: check_identity(model),
     "native": native,
@@ -413,6 +456,7 @@ def examine(model_type: str) -> dict[str, Any]:
             kinds = {PatchError: "refused", OwnFault: OWN_FAULT, NativeOnly: NATIVE}
             row[name] = kinds.get(type(error), "failed")
             reasons[name] = one_line(error)
+    row["engine"], said = of_harness(model, ids)
     fails = [name for name in reasons if row[name] != OWN_FAULT]
     row["outcome"] = "refused" if "identity" in fails else "partly" if fails else "works"
     row["reason"] = "; ".join(dict.fromkeys(reasons.values()))
@@ -420,7 +464,19 @@ def examine(model_type: str) -> dict[str, Any]:
         row["reason"] = reasons["identity"]
         row["outcome"] = "frequencies" if row["frequency"] == NATIVE else "refused"
         row |= of_table(model, ids) if row["outcome"] == "refused" else {}
+    row["reason"] = "; ".join(text for text in (row["reason"], said) if text)
     return row
+
+
+def of_harness(model: Any, ids: Tensor) -> tuple[str, str]:
+    """The column `engine`, and why it holds no small difference."""
+    try:
+        difference = engine(model, ids)
+    except Exception as error:
+        kinds = {PatchError: "refused", HarnessError: "refused"}
+        return kinds.get(type(error), "failed"), one_line(error)
+    larger = "" if difference <= TOLERANCE else f"engine: differs by {difference:.0e}"
+    return f"{difference:.0e}", larger
 
 
 def of_table(model: Any, ids: Tensor) -> dict[str, Any]:
@@ -440,7 +496,9 @@ def one_line(error: Exception) -> str:
     """An error's message, short."""
     text = " ".join(str(error).split())
     return (
-        text if isinstance(error, PatchError | OwnFault) else f"{type(error).__name__}: {text}"
+        text
+        if isinstance(error, PatchError | HarnessError | OwnFault)
+        else f"{type(error).__name__}: {text}"
     )[:240]
 
 
