@@ -120,13 +120,18 @@ class Engine:
         head = self.head(tokens) if first else []
         if hidden[0] < first + len(head):
             raise HarnessError(f"hidden token {hidden[0]} is not among the newest {keep}")
-        ids = torch.tensor([[*head, *given[first + len(head) :]]], device=self.device)
-        logits = self.model(input_ids=ids).logits[0, [place - first for place in hidden]]
-        self.tokens_read += ids.shape[1]
+        read = [*head, *given[first + len(head) :]]
+        logits = self.masked_logits(read, [place - first for place in hidden])
         piece_nll, piece_hits = losses(logits, wanted)
         nll, hits = piece_nll.double().cpu().numpy(), piece_hits.cpu().numpy()
         _check_finite(nll, hidden)
         return nll, hits
+
+    def masked_logits(self, tokens: Sequence[int | None], places: Sequence[int]) -> Tensor:
+        """Logits at some places of an input with masks in it [places, vocabulary]."""
+        self.tokens_read += len(tokens)
+        logits: Tensor = self.model(input_ids=torch.tensor([tokens], device=self.device)).logits
+        return logits[0, list(places)]
 
     @torch.inference_mode()
     def score(

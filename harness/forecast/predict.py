@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from harness.checkpoint import Checkpoint, quiet
 from harness.engine import Engine
@@ -58,10 +58,8 @@ class Predictor:
             PatchError: the patch does not go on the model, as far as shapes tell.
             HarnessError: the model cannot be read with, or a prompt not be cut.
             RuntimeError: the model's code asks for values.
-            NotImplementedError: likewise, or the model fills in masks.
+            NotImplementedError: likewise.
         """
-        if cell.checkpoint.is_masked:
-            raise NotImplementedError("models that fill in masks have no forecast")
         row = cell.template
         setting = (row.weights, row.dtype, row.chunk, row.batch, row.context_length)
         asked = (*setting, row.trained_length, row.device == "cpu", row.patch, id(cell.samples))
@@ -69,7 +67,9 @@ class Predictor:
             self._alive.append(cell.samples)
             model = self._model(cell.checkpoint, row.dtype)
             with apply(model, cell.patch, row.context_length, row.trained_length) as applied:
-                engine = Engine(model, row.chunk, META, cell.checkpoint.tokenizer.bos_id)
+                tokenizer = cell.checkpoint.tokenizer
+                mask_id = tokenizer.mask_id if cell.checkpoint.is_masked else None
+                engine = Engine(model, row.chunk, META, tokenizer.bos_id, mask_id)
                 self._known[asked] = self._run(cell, engine, applied, setting)
         return self._known[asked]
 
@@ -105,8 +105,9 @@ class Predictor:
 def shape_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     """A model of a checkpoint's config, its weights without values; frequencies have theirs."""
     capped = getattr(checkpoint.config, "attn_logit_softcapping", None)
+    kind = AutoModelForMaskedLM if checkpoint.is_masked else AutoModelForCausalLM
     with quiet(), init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(
+        model = kind.from_config(
             checkpoint.config, dtype=dtype, attn_implementation="eager" if capped else None
         )
     model.tie_weights()  # what was made without values came apart

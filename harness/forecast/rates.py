@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from harness.checkpoint import quiet
 from harness.forecast.tracker import Step, Tracker, Work
 from harness.twin import small_model
 
@@ -89,7 +90,8 @@ def measure_rates(config: Any, dtype: torch.dtype, device: torch.device) -> Rate
 
 def _call(config: Any, dtype: torch.dtype, device: torch.device) -> float:
     """Seconds an operation of a small model that reads one token."""
-    model = small_model(config).to(device, dtype)
+    with quiet():
+        model = small_model(config).to(device, dtype)
     token = torch.ones(1, 1, dtype=torch.long, device=device)
     with (tracker := Tracker()):
         model(token, use_cache=False)

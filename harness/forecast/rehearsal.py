@@ -35,6 +35,7 @@ class Group:
         rows: scored positions, or answers generated together.
         inputs: tokens of all of them that are read.
         new: tokens to generate; 0 for a pass.
+        is_masked: the scored positions are hidden ones.
         answers: batches of answers.
         is_shared: some begin like the one before.
     """
@@ -45,6 +46,7 @@ class Group:
     new: int = 0
     answers: int = 0
     is_shared: bool = False
+    is_masked: bool = False
 
     def add(self, length: int, rows: int, inputs: int, new: int = 0) -> None:
         """Take one more."""
@@ -59,6 +61,12 @@ def groups_of(cell: Cell, engine: Engine, keep: int | None) -> Iterable[Group]:
     groups: dict[tuple[int, ...], Group] = defaultdict(Group)
     for sample in cell.samples:
         for one in sample.passes:
+            if one.hidden:
+                length, rows = min(len(one.tokens), keep or len(one.tokens)), len(one.hidden)
+                group = groups[0, _place(length), _place(rows)]
+                group.add(length, rows, length)
+                group.is_masked = True
+                continue
             for tokens, score_from, _ in engine.windows(one.tokens, one.score_from, keep):
                 length, rows = len(tokens) - 1, len(tokens) - score_from
                 groups[0, _place(length), _place(rows)].add(length, rows, length)
@@ -96,6 +104,11 @@ class Rehearsal:
 
     def group(self, group: Group) -> Work:
         """Work of all inputs of a group."""
+        if group.is_masked:
+            self.tracker.take_work()
+            logits = self.engine.masked_logits([0] * group.length, range(group.rows))
+            losses(logits, [0] * group.rows)
+            return times(self.tracker.take_work(), group.inputs / group.length)
         if not group.new:
             parts = list(pieces(group.length, group.length - group.rows, self.engine.chunk))
             cache = self.engine.cache(group.length) if len(parts) > 1 else None

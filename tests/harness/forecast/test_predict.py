@@ -17,6 +17,7 @@ from harness.plan import Cell, Request, plan
 from patches import PatchError
 from patches.kernels import ROWS
 from tests.harness.forecast.test_tracker import flops
+from tests.harness.test_masked import save as save_masked
 
 V, H, F, L, HEADS, D = 1024, 192, 512, 4, 6, 32  # the bundled model; key heads are query heads
 WEIGHTS = 4 * (V * H + L * (4 * H * HEADS * D + 3 * H * F + 2 * H) + H)
@@ -64,6 +65,24 @@ def test_a_longer_table_of_learned_positions_is_read_to_its_end(tmp_path: Path) 
     assert found.tensors > weights + 4 * width * LENGTH
     with pytest.raises(PatchError, match=f"has {positions} positions, fewer than the {LENGTH}"):
         forecast("none", **asked)
+
+
+def test_a_model_that_fills_in_masks_reads_all_in_one_forward(tmp_path: Path) -> None:
+    model = save_masked(tmp_path)
+    width, layers, words, length, hidden = 32, 2, 260, 64, 5  # 15 % of the last 32 tokens
+    asked = {"models": (str(model),), "lengths": (length,)}
+    (cell,) = cells("none", "masked(last=32)", **asked)
+    found = Predictor().forecast(cell)
+    (one,) = cell.samples[0].passes
+    assert len(one.tokens) == length and len(one.hidden) == hidden
+    body = 2 * length * layers * (4 * width**2 + 2 * width * 48)
+    head = 2 * length * (width**2 + width * words)  # logits of all places
+    assert flops(found.work, "matmul") == body + head
+    assert flops(found.work, "attention") == 4 * layers * width * length**2  # no causal half
+    longer = forecast("hierarchical", "masked(last=32)", **asked | {"lengths": (2 * length,)})
+    assert flops(longer.work, "matmul") == 2 * (body + head)
+    with pytest.raises(PatchError, match="has 64 positions, fewer than the 128"):
+        forecast("none", "masked(last=32)", **asked | {"lengths": (2 * length,)})
 
 
 def test_weights_are_counted_once_and_to_the_byte() -> None:
