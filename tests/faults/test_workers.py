@@ -178,8 +178,8 @@ def is_alive(process: int) -> bool:
 
 
 def left_alive(processes: set[int]) -> set[int]:
-    """Those of some processes that do not end within seconds."""
-    until = time.monotonic() + 10
+    """Those of some processes that do not end within a minute."""
+    until = time.monotonic() + 60
     while any(map(is_alive, processes)) and time.monotonic() < until:
         time.sleep(0.05)
     return set(filter(is_alive, processes))
