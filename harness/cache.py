@@ -7,10 +7,12 @@ than keys and values, as recurrent ones do, are the model's own: they have one r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import (
     Cache,
@@ -19,7 +21,7 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
-__all__ = ["RowCache", "keeps_states"]
+__all__ = ["RowCache", "keeps_states", "padded"]
 
 KEYS_ALONE = (DynamicLayer, DynamicSlidingWindowLayer)
 
@@ -137,6 +139,15 @@ class RowCache(Cache):
         for index, layer in enumerate(other.layers):
             keys, values = (one[there, :, start : start + length] for one in layer.buffers)
             self.update(keys, values, index)
+
+
+def padded(pads: Sequence[int], columns: int, device: torch.device) -> dict[str, Tensor]:
+    """What a step of rows is told, `columns` before it, of which the first of a row are padding."""
+    if not any(pads):
+        return {}
+    first = torch.tensor(pads, device=device)[:, None]
+    places = torch.arange(columns + 1, device=device)[None]
+    return {"attention_mask": (places >= first).long(), "position_ids": columns - first}
 
 
 def keeps_states(config: Any) -> bool:

@@ -57,9 +57,7 @@ def measure(request: Request, out: Path, targets: Targets, measurer: Measurer | 
             print(f"{path}: an unfinished last line is left out", file=sys.stderr)
         index, parts = request.shard
         cells = plan(request, device)[index - 1 :: parts]
-        patches = [cell.patch for cell in cells]
-        configs = [cell.checkpoint.config for cell in cells]
-        notes = [*cuts(cells), *unbatched(patches, configs, request.batch)]
+        notes = [*cuts(cells), *unbatched([cell.patch for cell in cells], request.batch)]
         print(f"device: {device}", *notes, sep="\n", file=sys.stderr)
         derive = partial(write_table, journal, targets.samples)
         records = run(cells, journal, device, measurer or InProcess(), request.retry, derive)

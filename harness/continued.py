@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cache import RowCache
+from harness.cache import RowCache, padded
 from patches.checks import IDENTITY_TOKENS, few_logits, few_tokens, has_values, tolerance
 
-__all__ = ["Faults", "faults_of"]
+__all__ = ["Faults", "faults_of", "reads_together"]
 
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
 LEAK = 0.001  # of what another token changes in its own logits, that it may change before
@@ -47,6 +47,29 @@ def faults_of(model: Any) -> Faults:
     return Faults(pieces, steps, leaks(model))
 
 
+@torch.inference_mode()
+def reads_together(model: Any) -> bool:
+    """True if a step of two rows, one with padding on its left, gives the logits of each alone."""
+    if not has_values(model):
+        return True
+    ids, pads, columns = few_tokens(model), (PIECE, 0), IDENTITY_TOKENS - 1
+    ends = [columns - pad for pad in pads]
+    cache = RowCache(2, IDENTITY_TOKENS)
+    try:
+        for row, (pad, end) in enumerate(zip(pads, ends, strict=True)):
+            cache.open(slice(row, row + 1), pad)
+            model(input_ids=ids[:, :end], past_key_values=cache, use_cache=True)
+            cache.blank(row, pad)
+        cache.open(slice(0, 2), 0, columns)
+        inputs = {"input_ids": ids[0, ends][:, None], "use_cache": True}
+        inputs |= padded(pads, columns, model.device)
+        step = model(past_key_values=cache, **inputs).logits[:, -1].float()
+        alone = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, -1].float()
+    except RAISED:
+        return False
+    return not too_far(model, step, few_logits(model)[0, ends], alone)
+
+
 def leaks(model: Any) -> bool:
     """True if another last token changes the logits before it."""
     try:
@@ -70,14 +93,19 @@ def fault(model: Any, borders: Sequence[int]) -> str:
             read.append(out.logits.float())
         behind = torch.cat(read, dim=1)[:, start:]
         alone = model(input_ids=ids[:, start:], use_cache=False).logits.float()
-        apart, changed = size(behind - whole[:, start:]), size(alone - whole[:, start:])
     except RAISED as error:
         return f"{type(error).__name__}: {error}"
-    if not whole.isfinite().all():  # nothing to compare; whoever reads the logits will see it
-        return ""
-    if apart <= max(tolerance(model, whole), (MOST_HALF if is_half(model) else MOST) * changed):
-        return ""
-    return f"its logits are {apart / changed:.0%} as far off as without what was read before"
+    share = too_far(model, behind, whole[:, start:], alone)
+    return f"its logits are {share:.0%} as far off as without what was read before" if share else ""
+
+
+def too_far(model: Any, read: Tensor, wanted: Tensor, alone: Tensor) -> float:
+    """How far logits are off, as a share of those without what stands before; 0 by rounding."""
+    if not wanted.isfinite().all():  # nothing to compare; whoever reads the logits will see it
+        return 0.0
+    apart, changed = size(read - wanted), size(alone - wanted)
+    limit = max(tolerance(model, wanted), (MOST_HALF if is_half(model) else MOST) * changed)
+    return 0.0 if apart <= limit else apart / changed
 
 
 def is_half(model: Any) -> bool:

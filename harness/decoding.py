@@ -3,12 +3,10 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.cache import keeps_states
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 from harness.generate import Batch, Prompt, Row
@@ -63,14 +61,10 @@ def cuts_middle(patch: Patch, samples: Sequence[Sample]) -> bool:
     return patch.cuts_middle
 
 
-def unbatched(patches: Sequence[Patch], configs: Sequence[Any], batch: int) -> list[str]:
-    """A line if some answers are not generated together although that is asked for."""
-    if batch == 1:
-        return []
-    chosen = [str(patch) for patch in patches if patch.decoding is not None]
-    kept = [str(config.model_type) for config in configs if keeps_states(config)]
-    names = list(dict.fromkeys(chosen + kept))
-    if not names:
+def unbatched(patches: Sequence[Patch], batch: int) -> list[str]:
+    """A line if answers of some patches are not generated together although that is asked for."""
+    names = list(dict.fromkeys(str(patch) for patch in patches if patch.decoding is not None))
+    if batch == 1 or not names:
         return []
     return [f"--batch {batch} does not act on {', '.join(names)}: answers are generated singly"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.cache import RowCache, keeps_states
-from harness.continued import Faults, faults_of
+from harness.continued import Faults, faults_of, reads_together
 from harness.errors import HarnessError, NonFinite
 from tasks.base import Pass
 
@@ -63,6 +63,14 @@ class Engine:
     def faults(self) -> Faults:
         """What goes wrong when the model reads; measured once, best before a patch is on."""
         return faults_of(self.model) if self.mask_id is None else Faults()
+
+    @cached_property
+    def reads_together(self) -> bool:
+        """False if rows of unequal length cannot go on together.
+
+        States have no columns, and some models take the place in a padded row for the position.
+        """
+        return not self.keeps_states and reads_together(self.model)
 
     def cache(self, capacity: int, rows: int = 1, in_pieces: bool = False) -> RowCache:
         """An empty cache.

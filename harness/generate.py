@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.cache import padded
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
@@ -59,13 +60,13 @@ def generate(
         keep: if given, only the newest keep - max_new_tokens tokens of each prompt are read, BOS
             among them.
         cuts_middle: as many are read, but half from the beginning and half from the end.
-        batch: prompts that are continued together; those of a model that keeps states are not.
+        batch: prompts that are continued together, if the model reads them so.
 
     Raises:
         NonFinite: a logit is not a number, or infinite where the largest is looked for.
         HarnessError: `keep` leaves no room for a prompt, or the model cannot generate.
     """
-    batch = 1 if engine.keeps_states else batch
+    batch = batch if batch > 1 and engine.reads_together else 1
     rows = [Row(prompt, shortened(engine, prompt, keep, cuts_middle)) for prompt in prompts]
     last: Batch | None = None
     for start in range(0, len(rows), batch):
@@ -186,18 +187,12 @@ class Batch:
         """Read the tokens chosen [rows], or [1] for all; return the logits [rows, vocabulary]."""
         device = self.engine.device
         self.engine.tokens_read += sum(not row.is_done for row in self.rows)
-        extra = {}
-        if any(self.pads):
-            pads = torch.tensor(self.pads, device=device)[:, None]
-            columns = torch.arange(self.columns + 1, device=device)[None]
-            extra["attention_mask"] = (columns >= pads).long()
-            extra["position_ids"] = self.columns - pads
         output = self.engine.model(
             input_ids=chosen[:, None].expand(len(self.rows), 1).to(device),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
-            **extra,
+            **padded(self.pads, self.columns, device),
         )
         self.columns += 1
         logits: Tensor = output.logits[:, -1]

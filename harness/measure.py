@@ -143,6 +143,9 @@ class _Measurement:
         asked = [_prompt(sample, tokenizer) for sample in samples if sample.max_new_tokens]
         decoding, row = self.cell.patch.decoding, self.cell.template
         if decoding is None:
+            if row.batch > 1 and asked and not self.engine.reads_together:
+                kind = self.cell.checkpoint.config.model_type
+                self.progress.say(f"{kind}: answers are generated singly, not {row.batch} together")
             is_middle = cuts_middle(self.cell.patch, samples)
             made = generate(self.engine, asked, applied.keep, row.batch, is_middle)
         else:

@@ -31,5 +31,7 @@ def head_dim(model: Any) -> int:
     """Size of one attention head."""
     config = model.config.get_text_config()
     own = vars(config).get("head_dim")  # some refuse to be asked: it differs from layer to layer
+    if own:
+        return int(own)
     heads = getattr(config, "num_attention_heads", None) or 1  # a recurrence has none
-    return int(own or config.hidden_size // heads)
+    return int(config.hidden_size // heads)

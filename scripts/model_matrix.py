@@ -368,13 +368,14 @@ def engine(model: Any, ids: Tensor) -> float:
         HarnessError: the harness refuses to read the model in pieces.
         ValueError: it generates other tokens.
     """
-    is_rotary = bool(rotary_sets(model))
-    length = LENGTH if is_rotary else TRAINED - 8
+    sets = rotary_sets(model)
+    length = LENGTH if sets and (sets[0].longest or LENGTH) >= LENGTH else TRAINED - 8
+    trained = min(length, TRAINED)
     tokens, differences = ids[0, :length].tolist(), []
-    with apply(model, parse("none"), length, TRAINED):
+    with apply(model, parse("none"), length, trained):
         differences.append(of_engine(model, tokens))
     try:
-        with apply(model, parse("rerope(window=8)"), length, TRAINED):
+        with apply(model, parse("rerope(window=8)"), length, trained):
             differences.append(of_engine(model, tokens))
     except PatchError:
         pass

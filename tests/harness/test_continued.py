@@ -99,6 +99,20 @@ def test_a_model_without_such_a_cache_scores_at_once_alone() -> None:
         list(generate(Engine(model, None, CPU), [Prompt(TOKENS, 2)]))
 
 
+@pytest.mark.parametrize("family", ["marian", "bart"])
+def test_a_model_that_takes_its_column_for_its_position_answers_singly(family: str) -> None:
+    model = model_of(family)
+    engine, prompts = Engine(model, None, CPU), [TOKENS[:9], TOKENS[:24], TOKENS[30:45]]
+    assert not engine.keeps_states and not engine.reads_together and engine.faults == Faults()
+    made = list(generate(engine, [Prompt(prompt, 5) for prompt in prompts], batch=3))
+    assert made == [greedy(model, prompt, 5) for prompt in prompts]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_of_a_llama_go_on_together(dtype: torch.dtype) -> None:
+    assert Engine(make_model().to(dtype), None, CPU).reads_together
+
+
 def forgetting(model: Any, most: int) -> Any:
     """The model, but it lets go of what it has read when it is given more than `most` tokens."""
     given = model.forward
@@ -199,7 +213,7 @@ def test_a_hybrid_runs_in_pieces_and_generates(
         assert main([*grid, *more, "--out", str(tmp_path / name), "--in-process"]) == 0
         rows[name] = [row for row in table(tmp_path / name) if row["value"]]
         assert rows[name] and {row["status"] for row in rows[name]} == {"ok"}
-    assert "answers are generated singly" in capsys.readouterr().err
+    assert "lfm2: answers are generated singly" in capsys.readouterr().err
     for one, other in zip(rows["whole"], rows["chunked"], strict=True):
         assert one["metric"] == other["metric"]
         assert float(one["value"]) == pytest.approx(float(other["value"]), rel=1e-4)

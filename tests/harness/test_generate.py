@@ -45,10 +45,11 @@ def made(engine: Engine, prompts: Sequence[Any], **options: Any) -> list[list[in
 
 
 @contextmanager
-def reading(model: torch.nn.Module) -> Iterator[list[tuple[int, ...]]]:
-    """Shapes of the inputs of every forward."""
+def reading(engine: Engine) -> Iterator[list[tuple[int, ...]]]:
+    """Shapes of the inputs of every forward, but those that find out what the model can do."""
+    assert engine.faults == Faults() and engine.reads_together
     seen: list[tuple[int, ...]] = []
-    handle = model.register_forward_pre_hook(
+    handle = engine.model.register_forward_pre_hook(
         lambda _, __, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     yield seen
@@ -91,7 +92,7 @@ def test_a_shared_beginning_is_read_once(spec: str, batch: int) -> None:
     prompts = [([*document, *OTHERS[place : place + 9 + place]], 6) for place in range(4)]
     with patched(spec) as engine:
         alone = [made(engine, [prompt])[0] for prompt in prompts]
-        with reading(engine.model) as seen:
+        with reading(engine) as seen:
             assert made(engine, prompts, batch=batch) == alone
     reads = [length for rows, length in seen if length > 1]
     assert reads == [109, 10, 11, 12]
@@ -99,16 +100,14 @@ def test_a_shared_beginning_is_read_once(spec: str, batch: int) -> None:
 
 def test_the_same_prompt_again_reads_its_last_token_alone() -> None:
     engine = Engine(make_model(), None, CPU)
-    assert engine.faults == Faults()  # measured once, before forwards are counted
-    with reading(engine.model) as seen:
+    with reading(engine) as seen:
         first, second = made(engine, [(TOKENS, 5), (TOKENS, 5)])
     assert first == second and seen == [(1, 120), *[(1, 1)] * 4, (1, 1), *[(1, 1)] * 4]
 
 
 def test_a_short_shared_beginning_is_read_again() -> None:
     engine = Engine(make_model(), None, CPU)
-    assert engine.faults == Faults()  # measured once, before forwards are counted
-    with reading(engine.model) as seen:
+    with reading(engine) as seen:
         made(engine, [(TOKENS, 2), ([*TOKENS[:40], *OTHERS[:60]], 2)])
     assert [length for _, length in seen if length > 1] == [120, 100]
 
@@ -116,7 +115,7 @@ def test_a_short_shared_beginning_is_read_again() -> None:
 def test_a_beginning_longer_than_the_prompt_before_is_read_on() -> None:
     engine = Engine(make_model(), None, CPU)
     longer = made(engine, [(TOKENS, 8)])
-    with reading(engine.model) as seen:
+    with reading(engine) as seen:
         assert made(engine, [(TOKENS[:90], 8), (TOKENS, 8)])[1:] == longer
     assert [length for _, length in seen if length > 1] == [90, 30]
 
@@ -180,7 +179,7 @@ def test_the_models_own_end_is_known() -> None:
 def test_an_answer_that_is_enough_ends_with_the_token_that_made_it_so() -> None:
     engine = Engine(make_model(), None, CPU)
     (free,) = made(engine, [(TOKENS, 12)])
-    with reading(engine.model) as seen:
+    with reading(engine) as seen:
         (ended,) = made(engine, [Prompt(TOKENS, 12, lambda tokens: len(tokens) >= 4)])
     assert ended == free[:4] and len(seen) == 4
 
@@ -229,12 +228,12 @@ def test_padding_is_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_of_rows_of_equal_length_needs_no_mask() -> None:
-    model = make_model()
+    engine = Engine(make_model(), None, CPU)
+    assert engine.reads_together  # measured once, before masks are looked for
     masks: list[bool] = []
-    model.register_forward_pre_hook(
+    engine.model.register_forward_pre_hook(
         lambda _, __, kwargs: masks.append("attention_mask" in kwargs), with_kwargs=True
     )
-    engine = Engine(model, None, CPU)
     made(engine, [(TOKENS, 3), (OTHERS, 3)], batch=2)
     assert not any(masks)
     made(engine, [(TOKENS, 3), (OTHERS[:50], 3)], batch=2)
