@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from harness.cache import RowCache, padded
+from harness.memory import is_out_of_memory
 from patches.checks import IDENTITY_TOKENS, few_logits, few_tokens, has_values, tolerance
 
 __all__ = ["Faults", "faults_of", "reads_together"]
 
+TINY = 1e-9
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
 LEAK = 0.001  # of what another token changes in its own logits, that it may change before
 RAISED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -65,7 +67,9 @@ def reads_together(model: Any) -> bool:
         inputs |= padded(pads, columns, model.device)
         step = model(past_key_values=cache, **inputs).logits[:, -1].float()
         alone = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, -1].float()
-    except RAISED:
+    except RAISED as error:
+        if is_out_of_memory(error):
+            raise
         return False
     return not too_far(model, step, few_logits(model)[0, ends], alone)
 
@@ -75,8 +79,10 @@ def leaks(model: Any) -> bool:
     try:
         plain = few_logits(model)
         changed = (few_logits(model, newest=1) - plain).square().mean(-1)[0].sqrt()
-    except RAISED:  # whoever reads on will see it
-        return False
+    except RAISED as error:
+        if is_out_of_memory(error):
+            raise
+        return False  # whoever reads it will see what was raised
     share, least = (MOST_HALF, 0.0) if is_half(model) else (LEAK, tolerance(model, plain))
     return float(changed[:-1].max()) > max(share * float(changed[-1]), least)
 
@@ -94,6 +100,8 @@ def fault(model: Any, borders: Sequence[int]) -> str:
         behind = torch.cat(read, dim=1)[:, start:]
         alone = model(input_ids=ids[:, start:], use_cache=False).logits.float()
     except RAISED as error:
+        if is_out_of_memory(error):
+            raise
         return f"{type(error).__name__}: {error}"
     share = too_far(model, behind, whole[:, start:], alone)
     return f"its logits are {share:.0%} as far off as without what was read before" if share else ""
@@ -105,7 +113,7 @@ def too_far(model: Any, read: Tensor, wanted: Tensor, alone: Tensor) -> float:
         return 0.0
     apart, changed = size(read - wanted), size(alone - wanted)
     limit = max(tolerance(model, wanted), (MOST_HALF if is_half(model) else MOST) * changed)
-    return 0.0 if apart <= limit else apart / changed
+    return 0.0 if apart <= limit else apart / max(changed, TINY)
 
 
 def is_half(model: Any) -> bool:

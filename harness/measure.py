@@ -67,7 +67,6 @@ class InProcess:
             tokenizer = checkpoint.tokenizer
             mask_id = tokenizer.mask_id if checkpoint.is_masked else None
             self._engine = Engine(model, row.chunk, device, tokenizer.bos_id, mask_id)
-            self._engine.faults  # noqa: B018 - measured here, before a patch is on
             self._loaded = wanted
         return self._engine
 
@@ -92,6 +91,7 @@ class _Measurement:
         before = self.engine.tokens_read
         row = cell.template
         try:
+            self.engine.faults  # noqa: B018 - measured here, before a patch is on
             with apply(
                 self.engine.model, cell.patch, row.context_length, row.trained_length
             ) as applied:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import patches
 from harness.cli import main
-from harness.continued import Faults, faults_of
+from harness.continued import Faults, faults_of, reads_together
 from harness.decoding import decode
 from harness.engine import LOGIT_ROWS, Engine
 from harness.errors import HarnessError
@@ -217,3 +217,15 @@ def test_a_hybrid_runs_in_pieces_and_generates(
     for one, other in zip(rows["whole"], rows["chunked"], strict=True):
         assert one["metric"] == other["metric"]
         assert float(one["value"]) == pytest.approx(float(other["value"]), rel=1e-4)
+
+
+def test_memory_that_runs_out_is_no_fault() -> None:
+    model = make_model()
+
+    def forward(*args: Any, **inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.forward = forward
+    for measure in (faults_of, reads_together):
+        with pytest.raises(torch.OutOfMemoryError):
+            measure(model)
