@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.cache import RowCache, padded
+from harness.errors import OF_MODELS
 from harness.memory import is_out_of_memory
 from patches.checks import IDENTITY_TOKENS, few_logits, few_tokens, has_values, tolerance
 
@@ -21,7 +22,6 @@ __all__ = ["Faults", "faults_of", "reads_together"]
 TINY = 1e-9
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
 LEAK = 0.001  # of what another token changes in its own logits, that it may change before
-RAISED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 MOST, MOST_HALF = 0.01, 0.2  # of what the tokens before change, what rounding may; in 16 bits
 
 
@@ -67,7 +67,7 @@ def reads_together(model: Any) -> bool:
         inputs |= padded(pads, columns, model.device)
         step = model(past_key_values=cache, **inputs).logits[:, -1].float()
         alone = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, -1].float()
-    except RAISED as error:
+    except OF_MODELS as error:
         if is_out_of_memory(error):
             raise
         return False
@@ -79,7 +79,7 @@ def leaks(model: Any) -> bool:
     try:
         plain = few_logits(model)
         changed = (few_logits(model, newest=1) - plain).square().mean(-1)[0].sqrt()
-    except RAISED as error:
+    except OF_MODELS as error:
         if is_out_of_memory(error):
             raise
         return False  # whoever reads it will see what was raised
@@ -99,7 +99,7 @@ def fault(model: Any, borders: Sequence[int]) -> str:
             read.append(out.logits.float())
         behind = torch.cat(read, dim=1)[:, start:]
         alone = model(input_ids=ids[:, start:], use_cache=False).logits.float()
-    except RAISED as error:
+    except OF_MODELS as error:
         if is_out_of_memory(error):
             raise
         return f"{type(error).__name__}: {error}"

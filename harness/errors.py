@@ -3,6 +3,7 @@
 from typing import Self
 
 __all__ = [
+    "OF_MODELS",
     "DoesNotFit",
     "HarnessError",
     "NonFinite",
@@ -12,6 +13,10 @@ __all__ = [
     "one_line",
 ]
 
+OF_MODELS = (  # what a model's own code raises on what it is not made for
+    *(AssertionError, AttributeError, LookupError, NotImplementedError),
+    *(RuntimeError, TypeError, ValueError),
+)
 SHOWN = 60  # characters of a long text on either side of a caret
 
 

@@ -9,7 +9,7 @@ import torch
 
 from harness.decoding import cuts_middle, decode
 from harness.engine import Engine
-from harness.errors import HarnessError, NonFinite, one_line
+from harness.errors import OF_MODELS, HarnessError, NonFinite, one_line
 from harness.forecast.predict import Predictor
 from harness.generate import Prompt, generate
 from harness.memory import GIB, free, is_out_of_memory, peak_gib, reset_peak
@@ -133,7 +133,7 @@ class _Measurement:
         measured = f"ran out at {peak_gib(self.engine.device):.2f} GiB"
         try:
             need = Predictor().forecast(self.cell).tensors
-        except (RuntimeError, MemoryError, HarnessError, PatchError):
+        except (*OF_MODELS, MemoryError):
             return measured
         return f"{measured}, weights and tensors need {need / GIB:.2f} GiB by prediction"
 

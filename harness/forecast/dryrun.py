@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import HarnessError
+from harness.errors import OF_MODELS, HarnessError
 from harness.forecast.predict import Forecast, Predictor
 from harness.forecast.rates import Rates, measure_rates
 from harness.journal import Stored
@@ -134,7 +134,7 @@ def survey(
             line.note = str(error)
             line.state = "refused" if line.state == "will run" else line.state
             continue
-        except RuntimeError as error:  # the model's code asks for values, or it fills in masks
+        except OF_MODELS as error:  # most often as the model's code asks for values
             line.note = f"not predicted: {error}"
             continue
         line.peak = base + (found.resident if device.type == "cpu" else found.tensors)

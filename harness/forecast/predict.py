@@ -57,8 +57,7 @@ class Predictor:
         Raises:
             PatchError: the patch does not go on the model, as far as shapes tell.
             HarnessError: the model cannot be read with, or a prompt not be cut.
-            RuntimeError: the model's code asks for values.
-            NotImplementedError: likewise.
+            RuntimeError: the model's code asks for values; others of OF_MODELS likewise.
         """
         row = cell.template
         setting = (row.weights, row.dtype, row.chunk, row.batch, row.context_length)

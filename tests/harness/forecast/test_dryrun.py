@@ -12,10 +12,12 @@ import torch
 
 from harness import measure, memory
 from harness.cli import main
+from harness.errors import OF_MODELS
 from harness.forecast import dryrun
 from harness.forecast.dryrun import survey
+from harness.forecast.predict import Predictor
 from harness.journal import Journal, Stored
-from harness.plan import Request, plan
+from harness.plan import Cell, Request, plan
 from harness.results import Record
 from tests.harness.conftest import command, table
 
@@ -130,6 +132,24 @@ def test_a_patch_that_the_model_refuses_is_said(
     lines = planned(arguments, capsys)
     assert "2 refused" in lines[0]
     assert "layers=0:9" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("raised", OF_MODELS)
+def test_what_a_model_s_code_raises_without_values_leaves_its_cell_open(
+    raised: type[Exception],
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forecast(self: Predictor, cell: Cell) -> None:
+        raise raised("None has no items")
+
+    monkeypatch.setattr(Predictor, "forecast", forecast)
+    lines = planned(command(checkpoint, data, tmp_path), capsys)
+    assert "4 will run" in lines[0]
+    assert sum("not predicted" in line for line in lines) == 4
 
 
 def test_the_table_has_a_row_a_cell(
