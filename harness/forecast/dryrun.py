@@ -145,7 +145,7 @@ def survey(
     for model, group in groupby(work, lambda one: one[0].row.model):
         try:
             timings[model] = str(_time(list(group), device))
-        except HarnessError as error:
+        except OF_MODELS as error:
             timings[model] = f"not known, {error}"
     return lines, timings
 

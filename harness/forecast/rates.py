@@ -66,7 +66,7 @@ def measure_rates(config: Any, dtype: torch.dtype, device: torch.device) -> Rate
         HarnessError: no small model can be made of the config.
     """
     config = config.get_text_config()
-    heads, width = int(config.num_attention_heads), int(config.hidden_size)
+    heads, width = int(getattr(config, "num_attention_heads", None) or 1), int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * width)
     head_dim = int(vars(config).get("head_dim") or width // heads)
     rows = max(16, min(TOKENS, int(FLOPS / (2 * width * inner))))

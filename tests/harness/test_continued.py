@@ -229,3 +229,19 @@ def test_memory_that_runs_out_is_no_fault() -> None:
     for measure in (faults_of, reads_together):
         with pytest.raises(torch.OutOfMemoryError):
             measure(model)
+
+
+def test_a_recurrence_is_planned_and_its_answers_are_refused(data: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mamba"
+    shape = {"vocab_size": 257, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 2}
+    config = AutoConfig.for_model("mamba", **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    make_tokenizer().save_pretrained(model)
+    grid = ["--model", str(model), "--data", str(data), "--patch", "none", "--len", "128"]
+    grid += ["--task", "ppl,continuation", "--trained-length", "64", "--device", "cpu", "--n", "1"]
+    assert main(["plan", *grid]) == 0
+    assert main([*grid, "--out", str(tmp_path / "run"), "--in-process"]) == 3
+    status = {row["task"]: (row["status"], row["error"]) for row in table(tmp_path / "run")}
+    assert status["ppl"] == ("ok", "")
+    assert status["continuation"][0] == "error"
+    assert status["continuation"][1].startswith("mamba does not read on behind a cache")
