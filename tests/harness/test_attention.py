@@ -7,6 +7,7 @@ import torch
 
 from harness.attention import LayerRow, means, render_shares
 from harness.cli import main
+from harness.continued import Faults
 from harness.engine import Engine
 from harness.reports import figure as figure_module
 from harness.reports.bars import conclusion, draw_bars
@@ -91,6 +92,19 @@ def test_chunks_change_nothing(
     for one, other in zip(*tables, strict=True):
         for name in ("first_share", "sinks_share", "far_share", "window_share"):
             assert float(one[name]) == pytest.approx(float(other[name]), abs=1e-6)
+
+
+def test_what_is_measured_of_the_model_first_is_not_counted(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+    for name in ("measured", "not"):
+        out = tmp_path / f"{name}.csv"
+        more = ["--len", "48", "--window", "4", "--sinks", "1", "--csv", str(out)]
+        assert main(show(checkpoint, data, *more, "--patch", "none,rerope(window=8)")) == 0
+        tables.append(rows_of(out))
+        monkeypatch.setattr("harness.engine.faults_of", lambda model: Faults())
+    assert tables[0] == tables[1]
 
 
 def test_memory_that_runs_out_is_one_line(
