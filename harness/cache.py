@@ -21,6 +21,8 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
+from harness.errors import OF_MODELS
+
 __all__ = ["RowCache", "keeps_states", "padded"]
 
 KEYS_ALONE = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -151,6 +153,12 @@ def padded(pads: Sequence[int], columns: int, device: torch.device) -> dict[str,
 
 
 def keeps_states(config: Any) -> bool:
-    """True if a model keeps something else than keys and values of each token."""
-    own = [] if config is None else DynamicCache(config=config).layers
+    """True if a model keeps something else than keys and values of each token.
+
+    False where transformers makes no cache of the config; what the model does is measured then.
+    """
+    try:
+        own = [] if config is None else DynamicCache(config=config).layers
+    except OF_MODELS:
+        return False
     return any(type(layer) not in KEYS_ALONE for layer in own)

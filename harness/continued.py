@@ -21,8 +21,9 @@ __all__ = ["Faults", "faults_of", "reads_together"]
 
 TINY = 1e-9
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
-LEAK = 0.001  # of what another token changes in its own logits, that it may change before
+LEAK, LEAK_HALF = 0.001, 0.05  # of what tokens change from them on, that they may change before
 MOST, MOST_HALF = 0.01, 0.2  # of what the tokens before change, what rounding may; in 16 bits
+MOST_TOGETHER = 0.05  # as much in 16 bits where nothing is refused, but read singly
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Faults:
 
 
 def faults_of(model: Any) -> Faults:
-    """Read a few tokens at once, in pieces and before another last one, and compare the logits."""
+    """Read a few tokens at once, in pieces and before other last ones, and compare the logits."""
     if not has_values(model):
         return Faults()
     pieces = fault(model, (0, PIECE, IDENTITY_TOKENS - 1, IDENTITY_TOKENS))
@@ -71,20 +72,24 @@ def reads_together(model: Any) -> bool:
         if is_out_of_memory(error):
             raise
         return False
-    return not too_far(model, step, few_logits(model)[0, ends], alone)
+    return not too_far(model, step, few_logits(model)[0, ends], alone, MOST_TOGETHER)
 
 
+@torch.inference_mode()
 def leaks(model: Any) -> bool:
-    """True if another last token changes the logits before it."""
+    """True if another second half changes the logits of the first."""
+    ids = few_tokens(model)
+    others = torch.cat([ids[:, :PIECE], ids[:, :PIECE]], dim=1)
     try:
         plain = few_logits(model)
-        changed = (few_logits(model, newest=1) - plain).square().mean(-1)[0].sqrt()
+        changed = model(input_ids=others, use_cache=False).logits.float() - plain
     except OF_MODELS as error:
         if is_out_of_memory(error):
             raise
         return False  # whoever reads it will see what was raised
-    share, least = (MOST_HALF, 0.0) if is_half(model) else (LEAK, tolerance(model, plain))
-    return float(changed[:-1].max()) > max(share * float(changed[-1]), least)
+    share = LEAK_HALF if is_half(model) else LEAK
+    limit = max(least(model, plain), share * size(changed[:, PIECE:]))
+    return size(changed[:, :PIECE]) > limit
 
 
 @torch.inference_mode()
@@ -107,13 +112,22 @@ def fault(model: Any, borders: Sequence[int]) -> str:
     return f"its logits are {share:.0%} as far off as without what was read before" if share else ""
 
 
-def too_far(model: Any, read: Tensor, wanted: Tensor, alone: Tensor) -> float:
+def too_far(
+    model: Any, read: Tensor, wanted: Tensor, alone: Tensor, most_half: float = MOST_HALF
+) -> float:
     """How far logits are off, as a share of those without what stands before; 0 by rounding."""
     if not wanted.isfinite().all():  # nothing to compare; whoever reads the logits will see it
         return 0.0
     apart, changed = size(read - wanted), size(alone - wanted)
-    limit = max(tolerance(model, wanted), (MOST_HALF if is_half(model) else MOST) * changed)
+    limit = max(least(model, wanted), (most_half if is_half(model) else MOST) * changed)
     return 0.0 if apart <= limit else apart / max(changed, TINY)
+
+
+def least(model: Any, plain: Tensor) -> float:
+    """A difference from these logits that rounding makes whatever they are: in 16 bits a digit."""
+    if not is_half(model):
+        return tolerance(model, plain)
+    return torch.finfo(model.dtype).eps * float(plain.abs().max())
 
 
 def is_half(model: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import sys
@@ -14,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import patches
+from harness.cache import keeps_states
 from harness.cli import main
 from harness.continued import Faults, faults_of, reads_together
 from harness.decoding import decode
@@ -161,6 +163,43 @@ def test_tokens_that_see_later_ones_have_no_loss(family: str, dtype: torch.dtype
     model = AutoModelForCausalLM.from_config(config).eval().to(dtype)
     with pytest.raises(HarnessError, match=f"{family}: its tokens see later ones too"):
         Engine(model, None, CPU).score(TOKENS, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["bert", "roberta", "rembert"])
+def test_a_little_of_later_tokens_is_seen_in_every_dtype(family: str, dtype: torch.dtype) -> None:
+    assert faults_of(copy.deepcopy(model_of(family)).to(dtype)).leaks
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["mixtral", "gemma2", "gpt_oss", "qwen3_next"])
+def test_rounding_of_experts_and_windows_is_no_fault(family: str, dtype: torch.dtype) -> None:
+    model = copy.deepcopy(model_of(family)).to(dtype)
+    engine = Engine(model, None, CPU)
+    assert engine.faults == Faults()
+    assert engine.reads_together != engine.keeps_states
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["git", "plbart"])
+def test_places_taken_for_positions_are_found_in_16_bits(family: str, dtype: torch.dtype) -> None:
+    assert not reads_together(copy.deepcopy(model_of(family)).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+def test_the_size_of_logits_hides_no_fault(size: float, dtype: torch.dtype) -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(size)
+    model.to(dtype)
+    assert faults_of(model) == Faults() and reads_together(model)
+    assert "100% as far off" in faults_of(forgetting(model, 0)).steps
+
+
+def test_a_config_without_layers_to_cache_is_no_obstacle() -> None:
+    config = AutoConfig.for_model("perceiver", d_model=8, num_latents=4, d_latents=8)
+    assert not keeps_states(config)
 
 
 def test_a_decoder_of_that_kind_has() -> None:
