@@ -81,8 +81,9 @@ class Engine:
             in_pieces: several tokens will be read behind others, not one alone.
 
         Raises:
-            HarnessError: the model does not read on as it should.
+            HarnessError: its tokens see later ones, or it does not read on as it should.
         """
+        self._check_causal()
         name = self.model.config.model_type
         if self.faults.steps:
             raise HarnessError(
@@ -163,14 +164,18 @@ class Engine:
             NonFinite: a scored nll is not a finite number.
             HarnessError: the model's tokens see later ones, or it does not read on as it should.
         """
-        if self.faults.leaks:
-            raise HarnessError(
-                f"{self.model.config.model_type}: its tokens see later ones too, so that it does "
-                "not tell the loss of unseen ones; give a causal model, or is_decoder in its config"
-            )
+        self._check_causal()
         parts = [self._score_window(*one) for one in self.windows(tokens, score_from, keep)]
         nll, hits = zip(*parts, strict=True)
         return np.concatenate(nll), np.concatenate(hits)
+
+    def _check_causal(self) -> None:
+        if self.faults.leaks:
+            raise HarnessError(
+                f"{self.model.config.model_type}: its tokens see later ones too, so that it tells "
+                "neither the loss of unseen ones nor the next; give a causal model, or is_decoder "
+                "in its config"
+            )
 
     def windows(
         self, tokens: Sequence[int], score_from: int, keep: int | None

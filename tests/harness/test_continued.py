@@ -165,6 +165,14 @@ def test_tokens_that_see_later_ones_have_no_loss(family: str, dtype: torch.dtype
         Engine(model, None, CPU).score(TOKENS, 1)
 
 
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_nor_a_next_token_though_a_step_behind_them_is_nearly_right(family: str) -> None:
+    engine = Engine(model_of(family), None, CPU)
+    assert not engine.faults.steps
+    with pytest.raises(HarnessError, match=f"{family}: its tokens see later ones too"):
+        list(generate(engine, [Prompt(TOKENS, 2)]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["bert", "roberta", "rembert"])
 def test_a_little_of_later_tokens_is_seen_in_every_dtype(family: str, dtype: torch.dtype) -> None:
