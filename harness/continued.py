@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from harness.cache import RowCache, padded
-from harness.errors import OF_MODELS
+from harness.errors import OF_MODELS, one_line
 from harness.memory import is_out_of_memory
 from patches.checks import IDENTITY_TOKENS, few_logits, few_tokens, has_values, tolerance
 
 __all__ = ["Faults", "faults_of", "reads_together"]
 
 TINY = 1e-9
+SHOWN = 120  # characters of what a model's code raises, so that what to do is still read
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
 LEAK, LEAK_HALF = 0.001, 0.05  # of what tokens change from them on, that they may change before
 MOST, MOST_HALF = 0.01, 0.2  # of what the tokens before change, what rounding may; in 16 bits
@@ -107,7 +108,7 @@ def fault(model: Any, borders: Sequence[int]) -> str:
     except OF_MODELS as error:
         if is_out_of_memory(error):
             raise
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {one_line(str(error))[:SHOWN]}"
     share = too_far(model, behind, whole[:, start:], alone)
     return f"its logits are {share:.0%} as far off as without what was read before" if share else ""
 

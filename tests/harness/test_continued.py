@@ -266,6 +266,38 @@ def test_a_hybrid_runs_in_pieces_and_generates(
         assert float(one["value"]) == pytest.approx(float(other["value"]), rel=1e-4)
 
 
+def test_what_can_be_read_is_measured_before_a_patch_is_on(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def spy(model: Any) -> bool:
+        seen.append(model.config._attn_implementation)
+        return reads_together(model)
+
+    monkeypatch.setattr("harness.engine.reads_together", spy)
+    grid = ["--model", str(checkpoint), "--data", str(data), "--patch", "rerope,none"]
+    grid += ["--task", "continuation", "--len", "128", "--device", "cpu", "--n", "2"]
+    assert main([*grid, "--batch", "2", "--out", str(tmp_path / "run"), "--in-process"]) == 0
+    assert seen == ["sdpa"]
+
+
+def test_what_to_do_is_read_behind_a_long_error() -> None:
+    model = make_model()
+    given = model.forward
+
+    @functools.wraps(given)
+    def forward(*args: Any, **inputs: Any) -> Any:
+        if inputs.get("past_key_values") is not None:
+            raise ValueError("no\ncache of this kind " * 40)
+        return given(*args, **inputs)
+
+    model.forward = forward
+    with pytest.raises(HarnessError, match=r"choose tasks that score given tokens$") as caught:
+        Engine(model, None, CPU).cache(8)
+    assert len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
+
+
 def test_memory_that_runs_out_is_no_fault() -> None:
     model = make_model()
 
