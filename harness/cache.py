@@ -7,6 +7,7 @@ than keys and values, as recurrent ones do, are the model's own: they have one r
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from transformers.cache_utils import (
 
 from harness.errors import OF_MODELS
 
-__all__ = ["RowCache", "keeps_states", "padded"]
+__all__ = ["RowCache", "cached", "keeps_states", "padded"]
 
 KEYS_ALONE = (DynamicLayer, DynamicSlidingWindowLayer)
 
@@ -150,6 +151,13 @@ def padded(pads: Sequence[int], columns: int, device: torch.device) -> dict[str,
     first = torch.tensor(pads, device=device)[:, None]
     places = torch.arange(columns + 1, device=device)[None]
     return {"attention_mask": (places >= first).long(), "position_ids": columns - first}
+
+
+def cached(model: Any, cache: object) -> dict[str, object]:
+    """What a forward is told of a cache, by the name that the model has for it; None for none."""
+    names = inspect.signature(model.forward).parameters
+    name = "cache_params" if "cache_params" in names else "past_key_values"  # of recurrences
+    return {name: cache, "use_cache": cache is not None}
 
 
 def keeps_states(config: Any) -> bool:

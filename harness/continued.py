@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cache import RowCache, padded
+from harness.cache import RowCache, cached, padded
 from harness.errors import OF_MODELS, one_line
 from harness.memory import is_out_of_memory
 from patches.checks import IDENTITY_TOKENS, few_logits, few_tokens, has_values, tolerance
@@ -62,12 +62,12 @@ def reads_together(model: Any) -> bool:
     try:
         for row, (pad, end) in enumerate(zip(pads, ends, strict=True)):
             cache.open(slice(row, row + 1), pad)
-            model(input_ids=ids[:, :end], past_key_values=cache, use_cache=True)
+            model(input_ids=ids[:, :end], **cached(model, cache))
             cache.blank(row, pad)
         cache.open(slice(0, 2), 0, columns)
-        inputs = {"input_ids": ids[0, ends][:, None], "use_cache": True}
+        inputs = {"input_ids": ids[0, ends][:, None]}
         inputs |= padded(pads, columns, model.device)
-        step = model(past_key_values=cache, **inputs).logits[:, -1].float()
+        step = model(**inputs, **cached(model, cache)).logits[:, -1].float()
         alone = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, -1].float()
     except OF_MODELS as error:
         if is_out_of_memory(error):
@@ -101,7 +101,7 @@ def fault(model: Any, borders: Sequence[int]) -> str:
     try:
         whole = few_logits(model)
         for first, stop in pairwise(borders):
-            out = model(input_ids=ids[:, first:stop], past_key_values=cache, use_cache=True)
+            out = model(input_ids=ids[:, first:stop], **cached(model, cache))
             read.append(out.logits.float())
         behind = torch.cat(read, dim=1)[:, start:]
         alone = model(input_ids=ids[:, start:], use_cache=False).logits.float()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.cache import RowCache, keeps_states
+from harness.cache import RowCache, cached, keeps_states
 from harness.continued import Faults, faults_of, reads_together
 from harness.errors import HarnessError, NonFinite
 from tasks.base import Pass
@@ -228,9 +228,8 @@ class Engine:
             extra["position_ids"] = places[None]
         output = self.model(
             input_ids=ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
             logits_to_keep=rows,
+            **cached(self.model, cache),
             **extra,
         )
         logits: Tensor = output.logits[0]

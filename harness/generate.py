@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.cache import padded
+from harness.cache import cached, padded
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
@@ -189,9 +189,8 @@ class Batch:
         self.engine.tokens_read += sum(not row.is_done for row in self.rows)
         output = self.engine.model(
             input_ids=chosen[:, None].expand(len(self.rows), 1).to(device),
-            past_key_values=self.cache,
-            use_cache=True,
             logits_to_keep=1,
+            **cached(self.engine.model, self.cache),
             **padded(self.pads, self.columns, device),
         )
         self.columns += 1
