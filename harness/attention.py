@@ -169,7 +169,7 @@ class _Document:
         queries = min(QUERIES, len(tokens) - self.window - reading.sinks)
         shares = Shares(reading.sinks, self.window, len(tokens) - queries)
         engine = Engine(model, reading.chunk, self.device, checkpoint.tokenizer.bos_id)
-        engine.faults  # noqa: B018 - measured here, before a patch is on and forwards are watched
+        engine.measure()
         with apply(model, patch, len(tokens), self.trained_length) as applied:
             for note in applied.notes:
                 print(note, file=sys.stderr)

@@ -59,9 +59,17 @@ class Engine:
         ends = (getattr(model, "generation_config", None) or model.config).eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
 
+    def measure(self, batch: int = 1) -> None:
+        """Find out how the model reads before a patch is on or forwards are watched.
+
+        Args:
+            batch: answers to generate together; 1 if rows need not be measured.
+        """
+        _ = self.faults, batch > 1 and self.reads_together
+
     @cached_property
     def faults(self) -> Faults:
-        """What goes wrong when the model reads; measured once, best before a patch is on."""
+        """What goes wrong when the model reads; measured once."""
         return faults_of(self.model) if self.mask_id is None else Faults()
 
     @cached_property

@@ -61,7 +61,7 @@ def _marked(cell: Cell, documents: tuple[Document, ...], device: torch.device) -
     bos = 0 if checkpoint.tokenizer.bos_id is None else 1
     model = checkpoint.load(getattr(torch, row.dtype), device)
     engine = Engine(model, row.chunk, device, checkpoint.tokenizer.bos_id)
-    engine.faults  # noqa: B018 - measured here, before a patch is on
+    engine.measure()
     marked = []
     with apply(model, cell.patch, row.context_length, row.trained_length) as applied:
         for document, sample in zip(documents, cell.samples, strict=True):

@@ -91,9 +91,7 @@ class _Measurement:
         before = self.engine.tokens_read
         row = cell.template
         try:
-            self.engine.faults  # noqa: B018 - measured here, before a patch is on
-            if row.batch > 1:
-                self.engine.reads_together  # noqa: B018 - likewise
+            self.engine.measure(row.batch)
             with apply(
                 self.engine.model, cell.patch, row.context_length, row.trained_length
             ) as applied:
