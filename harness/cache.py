@@ -7,10 +7,10 @@ than keys and values, as recurrent ones do, are the model's own: they have one r
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from harness.errors import OF_MODELS
 
 __all__ = ["RowCache", "cached", "keeps_states", "padded"]
 
+NOTHING = "DummyLayer"  # of a layer that reads another's keys; transformers 5.17 has none
 KEYS_ALONE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
@@ -107,7 +108,7 @@ class RowCache(Cache):
             config: the model's; None if its layers keep keys and values alone.
         """
         self.place = Place(slice(0, 1), 0)
-        make = partial(PreallocatedLayer, size, capacity, self.place)
+        make = functools.partial(PreallocatedLayer, size, capacity, self.place)
         if not keeps_states(config):
             super().__init__(layer_class_to_replicate=make)
             return
@@ -155,9 +156,13 @@ def padded(pads: Sequence[int], columns: int, device: torch.device) -> dict[str,
 
 def cached(model: Any, cache: object) -> dict[str, object]:
     """What a forward is told of a cache, by the name that the model has for it; None for none."""
-    names = inspect.signature(model.forward).parameters
-    name = "cache_params" if "cache_params" in names else "past_key_values"  # of recurrences
-    return {name: cache, "use_cache": cache is not None}
+    return {_name(model.__class__): cache, "use_cache": cache is not None}
+
+
+@functools.cache
+def _name(kind: Any) -> str:
+    names = inspect.signature(kind.forward).parameters
+    return "cache_params" if "cache_params" in names else "past_key_values"  # of recurrences
 
 
 def keeps_states(config: Any) -> bool:
@@ -169,4 +174,4 @@ def keeps_states(config: Any) -> bool:
         own = [] if config is None else DynamicCache(config=config).layers
     except OF_MODELS:
         return False
-    return any(type(layer) not in KEYS_ALONE for layer in own)
+    return any(type(one) not in KEYS_ALONE and type(one).__name__ != NOTHING for one in own)

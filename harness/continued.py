@@ -22,7 +22,7 @@ __all__ = ["Faults", "faults_of", "reads_together"]
 TINY = 1e-9
 SHOWN = 120  # characters of what a model's code raises, so that what to do is still read
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
-LEAK, LEAK_HALF = 0.001, 0.05  # of what tokens change from them on, that they may change before
+LEAK, LEAK_HALF = 0.001, 0.1  # of what tokens change from them on, that they may change before
 MOST, MOST_HALF = 0.01, 0.2  # of what the tokens before change, what rounding may; in 16 bits
 MOST_TOGETHER = 0.05  # as much in 16 bits where nothing is refused, but read singly
 

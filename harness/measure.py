@@ -92,6 +92,7 @@ class _Measurement:
         row = cell.template
         try:
             self.engine.measure(row.batch)
+            start = time.perf_counter()
             with apply(
                 self.engine.model, cell.patch, row.context_length, row.trained_length
             ) as applied:
