@@ -88,8 +88,7 @@ class _Measurement:
         free(device)
         reset_peak(device)
         start, status, error, samples = time.perf_counter(), "ok", "", []
-        before = self.engine.tokens_read
-        row = cell.template
+        before, row = self.engine.tokens_read, cell.template
         try:
             self.engine.measure(row.batch)
             start = time.perf_counter()
