@@ -14,8 +14,7 @@ __all__ = [
 ]
 
 OF_MODELS = (  # what a model's own code raises on what it is not made for
-    *(AssertionError, AttributeError, LookupError, NotImplementedError),
-    *(RuntimeError, TypeError, ValueError),
+    *(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
 SHOWN = 60  # characters of a long text on either side of a caret
 

@@ -371,14 +371,16 @@ def engine(model: Any, ids: Tensor) -> float:
     sets = rotary_sets(model)
     length = LENGTH if sets and (sets[0].longest or LENGTH) >= LENGTH else TRAINED - 8
     trained = min(length, TRAINED)
-    tokens, differences = ids[0, :length].tolist(), []
-    with apply(model, parse("none"), length, trained):
-        differences.append(of_engine(model, tokens))
+    tokens, patches = ids[0, :length].tolist(), [parse("none")]
     try:
         with apply(model, parse("rerope(window=8)"), length, trained):
-            differences.append(of_engine(model, tokens))
-    except PatchError:
+            patches.append(parse("rerope(window=8)"))
+    except PatchError:  # the other columns say why
         pass
+    differences = []
+    for patch in patches:
+        with apply(model, patch, length, trained):
+            differences.append(of_engine(model, tokens))
     return max(differences)
 
 
