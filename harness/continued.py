@@ -46,9 +46,13 @@ def faults_of(model: Any) -> Faults:
     """Read a few tokens at once, in pieces and before other last ones, and compare the logits."""
     if not has_values(model):
         return Faults()
-    pieces = fault(model, (0, PIECE, IDENTITY_TOKENS - 1, IDENTITY_TOKENS))
-    steps = fault(model, (0, IDENTITY_TOKENS - 1, IDENTITY_TOKENS)) if pieces else ""
-    return Faults(pieces, steps, leaks(model))
+    try:
+        whole = few_logits(model)
+    except OF_MODELS as error:
+        return Faults(said(error), said(error))
+    pieces = fault(model, whole, (0, PIECE, IDENTITY_TOKENS - 1, IDENTITY_TOKENS))
+    steps = fault(model, whole, (0, IDENTITY_TOKENS - 1, IDENTITY_TOKENS)) if pieces else ""
+    return Faults(pieces, steps, leaks(model, whole))
 
 
 @torch.inference_mode()
@@ -70,47 +74,44 @@ def reads_together(model: Any) -> bool:
         step = model(**inputs, **cached(model, cache)).logits[:, -1].float()
         alone = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, -1].float()
     except OF_MODELS as error:
-        if is_out_of_memory(error):
-            raise
+        said(error)
         return False
     return not too_far(model, step, few_logits(model)[0, ends], alone, MOST_TOGETHER)
 
 
 @torch.inference_mode()
-def leaks(model: Any) -> bool:
-    """True if another second half changes the logits of the first."""
+def leaks(model: Any, whole: Tensor) -> bool:
+    """True if another second half of the tokens changes the logits `whole` of the first."""
     ids = few_tokens(model)
     others = torch.cat([ids[:, :PIECE], ids[:, :PIECE]], dim=1)
-    try:
-        plain = few_logits(model)
-        changed = model(input_ids=others, use_cache=False).logits.float() - plain
-    except OF_MODELS as error:
-        if is_out_of_memory(error):
-            raise
-        return False  # whoever reads it will see what was raised
+    changed = model(input_ids=others, use_cache=False).logits.float() - whole
     share = LEAK_HALF if is_half(model) else LEAK
-    limit = max(least(model, plain), share * size(changed[:, PIECE:]))
+    limit = max(least(model, whole), share * size(changed[:, PIECE:]))
     return size(changed[:, :PIECE]) > limit
 
 
 @torch.inference_mode()
-def fault(model: Any, borders: Sequence[int]) -> str:
-    """What is wrong with the logits behind the first of these pieces."""
+def fault(model: Any, whole: Tensor, borders: Sequence[int]) -> str:
+    """What is wrong with the logits behind the first of these pieces, against those at once."""
     ids, start = few_tokens(model), borders[1]
     cache, read = RowCache(1, IDENTITY_TOKENS, model.config), []
     try:
-        whole = few_logits(model)
         for first, stop in pairwise(borders):
             out = model(input_ids=ids[:, first:stop], **cached(model, cache))
             read.append(out.logits.float())
         behind = torch.cat(read, dim=1)[:, start:]
         alone = model(input_ids=ids[:, start:], use_cache=False).logits.float()
     except OF_MODELS as error:
-        if is_out_of_memory(error):
-            raise
-        return f"{type(error).__name__}: {one_line(str(error))[:SHOWN]}"
+        return said(error)
     share = too_far(model, behind, whole[:, start:], alone)
     return f"its logits are {share:.0%} as far off as without what was read before" if share else ""
+
+
+def said(error: Exception) -> str:
+    """What a model's code raised, in short; it goes on being raised where memory ran out."""
+    if is_out_of_memory(error):
+        raise error
+    return f"{type(error).__name__}: {one_line(str(error))[:SHOWN]}"
 
 
 def too_far(

@@ -13,9 +13,8 @@ __all__ = [
     "one_line",
 ]
 
-OF_MODELS = (  # what a model's own code raises on what it is not made for
-    *(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
-)
+# What a model's own code raises on what it is not made for.
+OF_MODELS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SHOWN = 60  # characters of a long text on either side of a caret
 
 
