@@ -27,7 +27,7 @@ from tests.harness.conftest import make_model, make_tokenizer, table
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 try:
-    from model_matrix import build
+    from small_models import build
 finally:
     sys.path.pop(0)
 
