@@ -7,6 +7,7 @@ than keys and values, as recurrent ones do, are the model's own: they have one r
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Sequence
@@ -141,8 +142,22 @@ class RowCache(Cache):
         self.open(slice(row, row + 1), first)
         there, start = slice(place[0], place[0] + 1), place[1]
         for index, layer in enumerate(other.layers):
-            keys, values = (one[there, :, start : start + length] for one in layer.buffers)
-            self.update(keys, values, index)
+            if isinstance(layer, PreallocatedLayer) and layer.buffers is not None:
+                keys, values = (one[there, :, start : start + length] for one in layer.buffers)
+                self.update(keys, values, index)
+
+    def states(self) -> dict[int, Any]:
+        """A copy of the layers that keep states: those behind the tokens read so far."""
+        return {
+            index: copy.deepcopy(layer)
+            for index, layer in enumerate(self.layers)
+            if not isinstance(layer, PreallocatedLayer)
+        }
+
+    def go_on_from(self, states: dict[int, Any]) -> None:
+        """Put a copy of such layers in the place of the own."""
+        for index, layer in states.items():
+            self.layers[index] = copy.deepcopy(layer)
 
 
 def padded(pads: Sequence[int], columns: int, device: torch.device) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ stand flush right, so that prompts are never padded; only the shared steps are m
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def generate(
     rows = [Row(prompt, shortened(engine, prompt, keep, cuts_middle)) for prompt in prompts]
     last: Batch | None = None
     for start in range(0, len(rows), batch):
-        last = Batch(engine, rows[start : start + batch], last)
+        last = Batch(engine, rows[start : start + batch], last, rows[start + batch :])
         yield from last.run()
 
 
@@ -124,15 +125,28 @@ class Row:
 class Batch:
     """Rows that are continued together; the prompts end at one column."""
 
-    def __init__(self, engine: Engine, rows: Sequence[Row], before: "Batch | None" = None) -> None:
-        """Make room for the rows; what they share with those before is not read again."""
+    def __init__(
+        self,
+        engine: Engine,
+        rows: Sequence[Row],
+        before: "Batch | None" = None,
+        after: Sequence[Row] = (),
+    ) -> None:
+        """Make room for the rows; what they share with those before is not read again.
+
+        What they share with those after is known beforehand, for the states behind it to be kept.
+        """
         self.engine = engine
         self.rows = rows
         self.columns = max(len(row.tokens) for row in rows)
         new = max(row.prompt.max_new_tokens for row in rows)
         self.pads = [self.columns - len(row.tokens) for row in rows]
-        is_alike = before and known_of(engine, rows[0].tokens, before.rows[-1].tokens)
-        self.before = before if is_alike else None
+        known = known_of(engine, rows[0].tokens, before.rows[-1].tokens) if before else 0
+        if before and engine.keeps_states:
+            known = before.mark if known >= before.mark else 0
+        self.before, self.known = (before, known) if known else (None, 0)
+        self.mark: int = known or beginning(engine, rows[-1], after) if engine.keeps_states else 0
+        self.states: dict[int, Any] = {}
         parts = pieces(self.columns, self.columns - 1, engine.chunk)
         self.cache = engine.cache(self.columns + new, len(rows), len(list(parts)) > 1)
 
@@ -158,15 +172,26 @@ class Batch:
     def _read(self, index: int) -> Tensor:
         """Read one prompt; return the logits of its last token [vocabulary]."""
         tokens, first = self.rows[index].tokens, self.pads[index]
-        source, row = (self, index - 1) if index else (self.before, -1)
-        known = known_of(self.engine, tokens, source.rows[row].tokens) if source else 0
+        source, row, known = self.before, -1, self.known
+        if index:
+            source, row = self, index - 1
+            known = known_of(self.engine, tokens, self.rows[row].tokens)
         if source and known:
             row %= len(source.rows)
             self.cache.copy(index, first, source.cache, (row, source.pads[row]), known)
+            self.states = source.states
+            self.cache.go_on_from(self.states)
         else:
             self.cache.open(slice(index, index + 1), first)
-        for start, end in pieces(len(tokens) - known, len(tokens) - known - 1, self.engine.chunk):
-            logits = self.engine.forward(tokens[known + start : known + end], 1, self.cache)
+        if known < self.mark:
+            self._forward(tokens[known : self.mark])
+            self.states, known = self.cache.states(), self.mark
+        return self._forward(tokens[known:])
+
+    def _forward(self, tokens: Tokens) -> Tensor:
+        """Read some tokens; return the logits of the last [vocabulary]."""
+        for start, end in pieces(len(tokens), len(tokens) - 1, self.engine.chunk):
+            logits = self.engine.forward(tokens[start:end], 1, self.cache)
         return logits[-1]
 
     def _take(self, logits: Tensor) -> Tensor:
@@ -202,12 +227,26 @@ def known_of(engine: Engine, tokens: Tokens, other: Tokens) -> int:
     """Tokens at the start of a prompt that another has too, where it saves work to copy them.
 
     What stands behind others is read with a mask, and not as a causal square of half the work, so
-    they must be half of the prompt. Its last token is read in any case. States are those behind all
-    tokens, and no part of them is that behind some.
+    they must be half of the prompt. Its last token is read in any case.
     """
-    if engine.keeps_states or engine.faults.pieces:
+    if engine.faults.pieces:
         return 0
     pairs = enumerate(zip(tokens[:-1], other, strict=False))
     different = next((index for index, (a, b) in pairs if a != b), None)
     same = min(len(tokens) - 1, len(other)) if different is None else different
     return same if 2 * same >= len(tokens) else 0
+
+
+def beginning(engine: Engine, row: Row, after: Sequence[Row]) -> int:
+    """Tokens at the start of a prompt that all of those after it have too, up to one that has not.
+
+    States are those behind all tokens, and no part of them is that behind some, so that they are
+    kept at one place.
+    """
+    shared = 0
+    for other in after:
+        known = known_of(engine, other.tokens, row.tokens)
+        if not known:
+            break
+        shared = min(shared or known, known, len(row.tokens) - 1)
+    return shared

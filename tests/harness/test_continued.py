@@ -71,6 +71,21 @@ def test_states_go_on_in_pieces_together_and_after_a_shared_beginning(
             assert list(generate(reader, prompts, batch=3)) == answers
 
 
+@pytest.mark.parametrize("family", ["lfm2_moe", "falcon_h1", "mamba2"])
+def test_a_document_is_read_once_for_all_questions_that_keep_states(family: str) -> None:
+    other = TOKENS[::-1][:40]
+    ends = [[5, 6, 7], [5, 6, 8, 9], [5, 4], [7]]  # the first two share more than the document
+    prompts = [[*document, *end] for document in (TOKENS, other) for end in ends]
+    prompts += [TOKENS, TOKENS[:30], TOKENS[:31]]
+    engine = Engine(model_of(family), None, CPU)
+    made = list(generate(engine, [Prompt(prompt, 3) for prompt in prompts]))
+    assert made == [greedy(model_of(family), prompt, 3) for prompt in prompts]
+    questions = 2 * sum(map(len, ends))
+    last = len(TOKENS) + 1 + 2  # read again; the first 29 serve the two behind it
+    read = len(TOKENS) + len(other) + questions + last
+    assert engine.tokens_read == read + 2 * len(prompts)
+
+
 def test_layers_of_keys_are_preallocated_beside_states() -> None:
     layers = Engine(model_of("lfm2_moe"), None, CPU).cache(8).layers
     assert {type(layer).__name__ for layer in layers} == {
