@@ -15,14 +15,22 @@ from torch import Tensor
 from harness.cache import RowCache, cached, padded
 from harness.errors import OF_MODELS, one_line
 from harness.memory import is_out_of_memory
-from patches.checks import IDENTITY_TOKENS, few_logits, few_tokens, has_values, tolerance
+from patches.checks import (
+    IDENTITY_TOKENS,
+    few_logits,
+    few_tokens,
+    has_values,
+    is_half,
+    least,
+    sees_later,
+    size,
+)
 
 __all__ = ["Faults", "faults_of", "reads_together"]
 
 TINY = 1e-9
 SHOWN = 120  # characters of what a model's code raises, so that what to do is still read
 PIECE = IDENTITY_TOKENS // 2  # tokens read behind as many others
-LEAK, LEAK_HALF = 0.001, 0.1  # of what tokens change from them on, that they may change before
 MOST, MOST_HALF = 0.01, 0.2  # of what the tokens before change, what rounding may; in 16 bits
 MOST_TOGETHER = 0.05  # as much in 16 bits where nothing is refused, but read singly
 
@@ -52,7 +60,7 @@ def faults_of(model: Any) -> Faults:
         return Faults(said(error), said(error))
     pieces = fault(model, whole, (0, PIECE, IDENTITY_TOKENS - 1, IDENTITY_TOKENS))
     steps = fault(model, whole, (0, IDENTITY_TOKENS - 1, IDENTITY_TOKENS)) if pieces else ""
-    return Faults(pieces, steps, leaks(model, whole))
+    return Faults(pieces, steps, sees_later(model, whole))
 
 
 @torch.inference_mode()
@@ -80,17 +88,6 @@ def reads_together(model: Any) -> bool:
 
 
 @torch.inference_mode()
-def leaks(model: Any, whole: Tensor) -> bool:
-    """True if another second half of the tokens changes the logits `whole` of the first."""
-    ids = few_tokens(model)
-    others = torch.cat([ids[:, :PIECE], ids[:, :PIECE]], dim=1)
-    changed = model(input_ids=others, use_cache=False).logits.float() - whole
-    share = LEAK_HALF if is_half(model) else LEAK
-    limit = max(least(model, whole), share * size(changed[:, PIECE:]))
-    return size(changed[:, :PIECE]) > limit
-
-
-@torch.inference_mode()
 def fault(model: Any, whole: Tensor, borders: Sequence[int]) -> str:
     """What is wrong with the logits behind the first of these pieces, against those at once."""
     ids, start = few_tokens(model), borders[1]
@@ -103,6 +100,8 @@ def fault(model: Any, whole: Tensor, borders: Sequence[int]) -> str:
         alone = model(input_ids=ids[:, start:], use_cache=False).logits.float()
     except OF_MODELS as error:
         return said(error)
+    if whole.isfinite().all() and not behind.isfinite().all():
+        return "its logits are not finite then"
     share = too_far(model, behind, whole[:, start:], alone)
     return f"its logits are {share:.0%} as far off as without what was read before" if share else ""
 
@@ -123,20 +122,3 @@ def too_far(
     apart, changed = size(read - wanted), size(alone - wanted)
     limit = max(least(model, wanted), (most_half if is_half(model) else MOST) * changed)
     return 0.0 if apart <= limit else apart / max(changed, TINY)
-
-
-def least(model: Any, plain: Tensor) -> float:
-    """A difference from these logits that rounding makes whatever they are: in 16 bits a digit."""
-    if not is_half(model):
-        return tolerance(model, plain)
-    return torch.finfo(model.dtype).eps * float(plain.abs().max())
-
-
-def is_half(model: Any) -> bool:
-    """True if the model computes in 16 bits."""
-    return model.dtype in (torch.float16, torch.bfloat16)
-
-
-def size(x: Tensor) -> float:
-    """Root of the mean square."""
-    return float(x.square().mean().sqrt())

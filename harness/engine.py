@@ -101,7 +101,8 @@ class Engine:
         if self.faults.pieces and in_pieces:
             raise HarnessError(
                 f"{name} does not read several tokens behind a cache ({self.faults.pieces}), as "
-                f"--chunk and more than {LOGIT_ROWS} scored tokens do; do without them"
+                f"--chunk, contexts read apart and more than {LOGIT_ROWS} scored tokens do; do "
+                "without them"
             )
         return RowCache(rows, capacity, self.model.config)
 

@@ -173,6 +173,22 @@ def test_a_model_that_lets_go_is_refused_what_it_gets_wrong(dtype: torch.dtype) 
     assert answers == [greedy(own, prompt, 5) for prompt in PROMPTS]  # no beginning is shared
 
 
+def test_logits_that_are_no_numbers_behind_a_cache_are_said_to_be_none() -> None:
+    model = make_model()
+    given = model.forward
+
+    @functools.wraps(given)
+    def forward(*args: Any, **inputs: Any) -> Any:
+        cache = inputs.get("past_key_values")
+        behind = cache is not None and cache.get_seq_length() > 0
+        out = given(*args, **inputs)
+        out.logits = out.logits * float("nan") if behind else out.logits
+        return out
+
+    model.forward = forward
+    assert faults_of(model).steps == "its logits are not finite then"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["bert", "xlnet"])
 def test_tokens_that_see_later_ones_have_no_loss(family: str, dtype: torch.dtype) -> None:
@@ -197,7 +213,13 @@ def test_nor_a_next_token_though_a_step_behind_them_is_nearly_right(family: str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["bert", "roberta", "rembert"])
 def test_a_little_of_later_tokens_is_seen_in_every_dtype(family: str, dtype: torch.dtype) -> None:
-    assert faults_of(copy.deepcopy(model_of(family)).to(dtype)).leaks
+    model = copy.deepcopy(model_of(family)).to(dtype)
+    assert faults_of(model).leaks
+    with (
+        pytest.raises(patches.PatchError, match=f"{family}: its tokens see later ones too"),
+        apply(model, patches.parse("logn"), 24, 12),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
