@@ -2,8 +2,8 @@
 
     python scripts/bench_attention.py --len 1k,2k,4k,8k --out results/bench_attention.csv
 
-A Llama of the shape of SmolLM2-135M with random weights reads `--len` tokens; every method is run
-in turn, `--repeats` times, in one process, and compared with the native attention of that process.
+A Llama of some `--shape` with random weights reads `--len` tokens; every method is run in turn,
+`--repeats` times, in one process, and compared with the native attention of that process.
 Attention alone is what a forward takes longer than one whose attention returns its queries.
 The dense form is the usual one of the methods' repositories: one full score matrix for each band,
 chosen from by a mask, then a softmax. It is left out above `--dense-up-to`. The floor is the time
@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from floors import forward_flops, product_rate
 from rows import write_rows
+from shapes import SHAPES, TRAINED_LENGTH, build
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from harness.lengths import parse_lengths
 from harness.memory import free, peak_gib, reset_peak
@@ -37,7 +37,6 @@ from patches.rotary import frequencies, still
 from patches.rotation import rotate
 from patches.sets import rotary_sets
 
-TRAINED_LENGTH = 8192
 DENSE = "dense:"
 REST = "a forward without attention"
 METHODS = (
@@ -59,27 +58,6 @@ class Run:
     seconds: float
     peak_gib: float
     forward_gib: float
-
-
-def shape(layers: int) -> LlamaConfig:
-    """The shape of SmolLM2-135M but for the layers."""
-    return LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=TRAINED_LENGTH,
-        tie_word_embeddings=True,
-    )
-
-
-def build(layers: int, dtype: torch.dtype, device: str) -> Any:
-    """A Llama of that shape with random weights."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(shape(layers), attn_implementation="sdpa")
-    return model.eval().to(device, dtype)
 
 
 def region_mask(band: Band, length: int, device: torch.device) -> Tensor:
@@ -185,6 +163,7 @@ def bench(model: Any, length: int, methods: list[str], repeats: int) -> list[dic
                 "floor_seconds": round(flops / rate, 3),
                 "of_product_rate": round(flops / rate / own.seconds, 3),
                 "runs": repeats,
+                "width": model.config.hidden_size,
                 "layers": model.config.num_hidden_layers,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "device": torch.cuda.get_device_name() if ids.is_cuda else "cpu",
@@ -211,14 +190,15 @@ def main() -> int:
     parser.add_argument("--len", default="1k,2k,4k,8k", help="lengths (default: %(default)s)")
     parser.add_argument("--patch", default=METHODS, help="methods (default: %(default)s)")
     parser.add_argument("--dense-up-to", default="4k", help="longest dense run (default: 4k)")
-    parser.add_argument("--layers", type=int, default=30, help="layers (default: 30)")
+    parser.add_argument("--shape", choices=SHAPES, default="135m", help="of the model")
+    parser.add_argument("--layers", type=int, help="layers (default: those of the shape)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--dtype", default="float32", help="torch dtype (default: float32)")
     parser.add_argument("--out", type=Path, help="CSV file")
     args = parser.parse_args()
     use_large_pages()  # as every run does
-    model = build(args.layers, getattr(torch, args.dtype), args.device)
+    model = build(args.shape, args.layers, getattr(torch, args.dtype), args.device)
     (dense_up_to,) = parse_lengths(args.dense_up_to)
     rows: list[dict[str, Any]] = []
     print(

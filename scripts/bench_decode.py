@@ -2,9 +2,11 @@
 
     python scripts/bench_decode.py --len 8k --out results/bench_decode.csv
 
-A Llama of the shape of SmolLM2-135M with random weights takes `--steps` steps behind `--len` tokens
-of random keys and values, in `--repeats` rounds that alternate between the patches. Medians and
-fastest steps are written; the first step of a round, which rotates all keys once, is not counted.
+A Llama of some `--shape` with random weights takes `--steps` steps behind `--len` tokens of random
+keys and values, in `--repeats` rounds that alternate between the patches. Medians and fastest steps
+are written; the first step of a round, which rotates all keys once, is not counted. With the shape
+`narrow` there is nothing to compute, and a step is the calls that it makes: what it costs on a
+device that is faster than its calls.
 The floor is the time that reading the weights and the visible keys and values once takes, at the
 rate of a sum over 1 GiB (scripts/floors.py).
 """
@@ -17,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_attention import build
 from floors import read_rate, step_bytes
 from rows import write_rows
+from shapes import SHAPES, build
 
 import patches
 from harness.cache import RowCache
@@ -31,9 +33,9 @@ from patches.spec import split_specs
 
 PATCHES = "none,ntk,logn,rerope,rerope+logn,leaky-rerope,self-extend,dca,string,lm-infinite,"
 PATCHES += "streaming"
-FIELDS = ("patch", "device", "dtype", "threads", "length", "median_ms", "ratio", "fastest_ms")
-FIELDS += ("fastest_ratio", "mib", "floor_ms")
-TRAINED, LAYERS = 2048, 30
+FIELDS = ("patch", "device", "dtype", "threads", "width", "layers", "length", "median_ms", "ratio")
+FIELDS += ("fastest_ms", "fastest_ratio", "mib", "floor_ms")
+TRAINED = 2048
 
 
 def filled(model: Any, length: int, room: int) -> RowCache:
@@ -72,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--patch", default=PATCHES)
     parser.add_argument("--len", default="8k")
+    parser.add_argument("--shape", choices=SHAPES, default="135m")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--steps", type=int, default=8)
@@ -80,7 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     use_large_pages()  # as every run does
     device = resolve_device(options.device)
-    model = build(LAYERS, getattr(torch, options.dtype), str(device))
+    model = build(options.shape, None, getattr(torch, options.dtype), str(device))
     specs, rows = split_specs(options.patch), []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rate, size = read_rate(device), torch.empty(0, dtype=model.dtype).element_size()
@@ -101,8 +104,9 @@ def main() -> None:
                 round(read / 2**20, 1),
                 round(1e3 * read / rate, 2),
             )
-            values = (spec, name, options.dtype, torch.get_num_threads(), length, *figures)
-            rows.append(dict(zip(FIELDS, values, strict=True)))
+            size_of = (model.config.hidden_size, model.config.num_hidden_layers)
+            values = (spec, name, options.dtype, torch.get_num_threads(), *size_of, length)
+            rows.append(dict(zip(FIELDS, (*values, *figures), strict=True)))
             print(f"{length:7} {spec:16} {figures[0]:9.2f} ms {figures[1]:6.3f} x", end="  ")
             print(f"fastest {figures[2]:9.2f} ms {figures[3]:6.3f} x", end="  ")
             print(f"{figures[4]:7.0f} MiB, floor {figures[5]:6.2f} ms", flush=True)

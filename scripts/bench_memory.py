@@ -2,7 +2,7 @@
 
     python scripts/bench_memory.py --len 8k,16k,32k,64k --out results/bench_memory.csv
 
-A Llama of the shape of SmolLM2-135M with random weights scores the last 256 of `--len` tokens.
+A Llama of some `--shape` with random weights scores the last 256 of `--len` tokens.
 Every measurement has a process of its own. The slope is what each 1k tokens more add, from one
 length to the next; its floor is what the keys and values of 1k tokens take.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_attention import TRAINED_LENGTH, build, shape
 from floors import kept_bytes
 from rows import write_rows
+from shapes import SHAPES, TRAINED_LENGTH, build, shape
 
 from harness.engine import Engine
 from harness.lengths import parse_lengths
@@ -36,11 +36,11 @@ LINE = "{:>7} {:<46} {:>9} {:>9} {:>9} {:>14} {:>9}"
 FIELDS = ("length", "patch", "peak_gib", "times_native_peak", "added_gib", "slope_mib_per_1k")
 
 
-def measure(job: tuple[int, str, int, int, str, str]) -> tuple[float, float]:
+def measure(job: tuple[int, str, int, str, int | None, str, str]) -> tuple[float, float]:
     """Peak of one reading, and what it adds to the weights and libraries, in GiB."""
-    length, patch, chunk, layers, dtype, device_name = job
+    length, patch, chunk, name, layers, dtype, device_name = job
     device = torch.device(device_name)
-    model = build(layers, getattr(torch, dtype), device_name)
+    model = build(name, layers, getattr(torch, dtype), device_name)
     tokens = (torch.arange(length) * 7919 % model.config.vocab_size).tolist()
     with apply(model, parse(patch), length, TRAINED_LENGTH) as applied:
         free(device)
@@ -58,17 +58,20 @@ def main() -> int:
         "--patch", default=PATCHES, help="patches; the first is what others are compared with"
     )
     parser.add_argument("--chunk", type=int, default=1024, help="tokens a forward (default: 1024)")
-    parser.add_argument("--layers", type=int, default=30, help="layers (default: 30)")
+    parser.add_argument("--shape", choices=SHAPES, default="135m", help="of the model")
+    parser.add_argument("--layers", type=int, help="layers (default: those of the shape)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--dtype", default="float32", help="torch dtype (default: float32)")
     parser.add_argument("--out", type=Path, help="CSV file")
     args = parser.parse_args()
     use_large_pages()  # as every run does, here in the processes that measure
     size = torch.empty(0, dtype=getattr(torch, args.dtype)).element_size()
+    config = shape(args.shape, args.layers)
     about = {
-        "floor_mib_per_1k": round(kept_bytes(shape(args.layers), 1024, size) / MIB, 3),
+        "floor_mib_per_1k": round(kept_bytes(config, 1024, size) / MIB, 3),
         "chunk": args.chunk,
-        "layers": args.layers,
+        "width": config.hidden_size,
+        "layers": config.num_hidden_layers,
         "dtype": args.dtype,
         "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -81,7 +84,7 @@ def main() -> int:
         for length in parse_lengths(args.len):
             native = 0.0
             for patch in split_specs(args.patch):
-                job = (length, patch, args.chunk, args.layers, args.dtype, args.device)
+                job = (length, patch, args.chunk, args.shape, args.layers, args.dtype, args.device)
                 peak, added = pool.apply(measure, (job,))
                 native = native or peak
                 slope = None

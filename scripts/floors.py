@@ -15,7 +15,7 @@ from patches.base import Extent, Rope
 
 __all__ = ["forward_flops", "kept_bytes", "product_rate", "read_rate", "step_bytes", "visible"]
 
-SIDE, READ = 2048, 1 << 28  # of a square product, and numbers that are read
+SIDE, READ = {"cpu": 2048, "cuda": 8192}, 1 << 28  # of a square product, and numbers that are read
 BUDGET = 1.0  # seconds of runs
 
 
@@ -58,8 +58,9 @@ def step_bytes(config: LlamaConfig, spec: str, length: int, trained: int, size: 
 
 def product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations a second of a square product, the fastest of some."""
-    a = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
-    return 2 * SIDE**3 / fastest(lambda: a @ a, device, BUDGET)
+    side = SIDE[device.type]
+    a = torch.ones(side, side, dtype=dtype, device=device)
+    return 2 * side**3 / fastest(lambda: a @ a, device, BUDGET)
 
 
 def read_rate(device: torch.device) -> float:
