@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from patches.attention import attend
 from patches.base import Band, Extent, Patch, Plan, QueryScale, Region, Rope
@@ -48,13 +48,19 @@ class Columns:
 def scaled(
     query_scale: QueryScale, native: AttentionFunction, columns: Columns
 ) -> AttentionFunction:
-    """The native attention on queries times the query scale."""
+    """The native attention on queries times the query scale, which is found once a forward."""
+    of_forward = Shared()
 
     def function(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+        module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        positions = columns.of_queries(query.shape[2], key.shape[2], query.device)
-        scale = query_scale(positions).to(query.dtype)[:, None, :, None]  # [batch, 1, q_len, 1]
+        def make() -> Tensor:
+            positions = columns.of_queries(query.shape[2], key.shape[2], query.device)
+            return query_scale(positions).to(query.dtype)[:, None, :, None]  # [batch, 1, q_len, 1]
+
+        of_forward.enter(-1 if (layer := getattr(module, "layer_idx", None)) is None else layer)
+        about = (query.shape[2], key.shape[2], query.dtype, query.device)
+        scale = of_forward.get(about, make)
         return native(module, query * scale, key, value, *args, **kwargs)
 
     return function

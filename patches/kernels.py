@@ -1,5 +1,7 @@
 """The fused attention calls of torch that return the log-sum-exp, one signature for each device."""
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -44,13 +46,14 @@ def fused_attention(
     """
     if softcap is not None:
         return capped(query, key, value, is_causal, scaling, softcap)
-    width, value_dim = max(query.shape[-1], value.shape[-1]), value.shape[-1]
-    query, key, value = (widened(x, width) for x in (query, key, value))
+    head_dim, value_dim = query.shape[-1], value.shape[-1]
+    if head_dim != value_dim:
+        query, key, value = (widened(x, max(head_dim, value_dim)) for x in (query, key, value))
     if window is None:
         out, lse = kernel(query, key, value, is_causal, scaling)
     else:
         out, lse = cpu_window(query, key, value, window, scaling)
-    return out[..., :value_dim], lse
+    return (out if head_dim == value_dim else out[..., :value_dim]), lse
 
 
 def widest(device: torch.device, softcap: float | None) -> int:
@@ -96,13 +99,19 @@ def kernel(
         return cpu_flash(query, key, value, is_causal, scaling)
     if query.device.type == "cuda":
         half = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256
-        if half and torch.cuda.get_device_capability(query.device) >= (8, 0):
+        if half and has_flash(query.device):
             return cuda_flash(query, key, value, is_causal, scaling)
         return cuda_efficient(query, key, value, is_causal, scaling)
     raise PatchError(
         f"device '{query.device.type}': patches that change attention run on cpu and cuda; "
         "choose one of them or a patch of frequencies alone"
     )
+
+
+@functools.cache
+def has_flash(device: torch.device) -> bool:
+    """True if FlashAttention-2 runs there; asked once, as a step calls it in every layer."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def in_one_call(key: Tensor) -> bool:

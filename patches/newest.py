@@ -6,21 +6,56 @@ bands of all rows merged at once; only the fused calls are given a row's own col
 reads a key that its query does not see, and no mask is made.
 """
 
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from patches.attention import finished, scales
+from patches.attention import finished
 from patches.base import Plan, Region
 from patches.kept import KeptKeys
 from patches.kernels import fused_attention
-from patches.rotation import rotated
+from patches.rotation import Turn, mapped, places, rotated, turn_of, turned_to
 
 __all__ = ["newest_attention"]
 
 Spans = tuple[tuple[int, int], ...]  # columns [start, stop) of each row; (0, 0) if there are none
 Part = tuple[Tensor, Tensor]  # output [batch, heads, 1, value_dim], log-sum-exp [batch, heads, 1]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the newest queries see of a band.
+
+    Attributes:
+        band: its index.
+        columns: from the first to the end of those that any row sees.
+        groups: neighbouring rows, from the first to the end, that see the same columns, likewise.
+        is_turned: its keys are rotated.
+    """
+
+    band: int
+    columns: tuple[int, int]
+    groups: tuple[tuple[int, int, int, int], ...]
+    is_turned: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the layers of a forward that follow the same maps have in common.
+
+    Attributes:
+        seen: the bands of which a row sees a key.
+        turn: rotation and scale of the queries in each of these [bands, rows, 1, 1, head_dim].
+        turns: rotation of the keys of each one's last column [rows, 1, 1, head_dim].
+        is_blind: a row sees no key at all.
+    """
+
+    seen: tuple[Seen, ...]
+    turn: Turn
+    turns: tuple[Turn, ...]
+    is_blind: bool
 
 
 def newest_attention(
@@ -51,62 +86,91 @@ def newest_attention(
     Returns:
         [batch, heads, 1, value_dim] in the dtype of the queries; 0 for a row that sees no key.
     """
-    columns = key.shape[2]
-    if plan.query_scale is not None:
-        query = query * scales(plan, plan.query_scale, (columns - 1, columns), pads, query)
+    step = step_of(query, plan, key.shape[2], pads)
+    if not step.seen:
+        return nothing(query, value)[0]
     parts = []
-    for index, band in enumerate(plan.bands):
-        spans = visible(band.region, columns, pads, plan)
-        if any(stop for _, stop in spans):
-            turned = rotated_keys(key, bounds(spans), plan, pads, (kept, index))
-            at = (columns - 1, columns, columns - 1)
-            skew = plan.rope.layout.skews[0]
-            own = rotated(query, at, band.query_position, plan, skew, pads)
-            parts.append(band_part(own, turned, value, spans, (scaling, softcap)))
-    out, lse = merged(parts or [nothing(query, value)])
-    return finished(out, lse, sink_logits).to(query.dtype)
+    bands = zip(step.turn(query).unbind(), step.seen, step.turns, strict=True)
+    for own, seen, turn in bands:
+        turned = rotated_keys(key, (seen, turn), plan, pads, kept)
+        parts.append(band_part(own, turned, value, seen, (scaling, softcap)))
+    out, lses = merged(parts, step.is_blind)
+    if sink_logits is not None:
+        out = finished(out, lses.logsumexp(0), sink_logits)
+    return out.to(query.dtype)
 
 
-def visible(region: Region, columns: int, pads: tuple[int, ...], plan: Plan) -> Spans:
+def step_of(query: Tensor, plan: Plan, columns: int, pads: tuple[int, ...]) -> Step:
+    """What a plan's layers do with the queries of the last of some columns."""
+    rope = plan.rope
+
+    def make() -> Step:
+        spans = [visible(band.region, columns, pads) for band in plan.bands]
+        bands = [index for index, own in enumerate(spans) if any(stop for _, stop in own)]
+        seen = tuple(seen_of(plan, index, spans[index], len(query)) for index in bands)
+        at = places(columns - 1, columns, pads, query.device)  # [rows, 1]
+        to = [turned_to(plan.bands[one.band].query_position, at) for one in seen]
+        lasts = [at if one.columns[1] == columns else at + one.columns[1] - columns for one in seen]
+        keys_to = map(turned_to, (plan.bands[one.band].key_position for one in seen), lasts)
+        scale, (skew, key_skew) = plan.query_scale, rope.layout.skews
+        factor = 1.0 if scale is None else mapped(scale, at)[:, None, :, None]
+        turn = turn_of(query, torch.stack(to or [at])[:, :, None], rope, skew, factor)
+        keys = turn_of(query, torch.stack(tuple(keys_to) or (at,))[:, :, None], rope, key_skew)
+        turns = zip(keys.own.unbind(), keys.other.unbind(), strict=True)
+        is_blind = any(not any(stop for _, stop in row) for row in zip(*spans, strict=True))
+        each = tuple(Turn(*one, keys.partner) for one in turns)
+        return Step(seen, turn, each, is_blind)
+
+    about = (*query.shape[::3], query.dtype, query.device)
+    settings = (plan.bands, plan.query_scale, rope.inv_freq, rope.layout, *rope.layout.skews)
+    return plan.once((columns, pads, *about, *settings), make)
+
+
+def visible(region: Region, columns: int, pads: tuple[int, ...]) -> Spans:
     """The columns that the newest query of each row sees of a region."""
 
     def span(pad: int) -> tuple[int, int]:
         start, stop = region.interval(columns - 1 - pad)
         return (start + pad, stop + pad) if start < stop else (0, 0)
 
-    return plan.once((region, columns, pads), lambda: tuple(map(span, pads)))
+    return tuple(map(span, pads))
 
 
-def bounds(spans: Spans) -> tuple[int, int]:
-    """The first and the end of the columns that any row sees."""
-    seen = [span for span in spans if span[1]]
-    return min(start for start, _ in seen), max(stop for _, stop in seen)
+def seen_of(plan: Plan, index: int, spans: Spans, batch: int) -> Seen:
+    """What the rows of a batch see of a band, whose columns are given for each row or for all."""
+    own = spans if len(spans) == batch else spans * batch
+    groups = []
+    for (start, stop), group in groupby(range(batch), lambda row: own[row]):
+        rows = list(group)  # which stand together: a list of them would copy the cache
+        groups.append((rows[0], rows[-1] + 1, start, stop))
+    some = [span for span in spans if span[1]]
+    columns = min(start for start, _ in some), max(stop for _, stop in some)
+    is_turned = plan.bands[index].key_position is not None or plan.rope.attention_factor != 1.0
+    return Seen(index, columns, tuple(groups), is_turned)
 
 
 def rotated_keys(
-    key: Tensor,
-    columns: tuple[int, int],
-    plan: Plan,
-    pads: tuple[int, ...],
-    kept: tuple[KeptKeys | None, int],
+    key: Tensor, band: tuple[Seen, Turn], plan: Plan, pads: tuple[int, ...], kept: KeptKeys | None
 ) -> Tensor:
-    """Keys of columns [first, stop) rotated as a band does; of kept ones, only the new."""
-    known, index = kept
-    positions, rope = plan.bands[index].key_position, plan.rope
+    """Keys of the columns that are seen, rotated as the band does; of kept ones, only the new."""
+    seen, turn = band
 
     def rotate(first: int, stop: int) -> Tensor:
-        return rotated(key, (first, stop, 0), positions, plan, rope.layout.skews[1], pads)
+        if (first, stop) == (seen.columns[1] - 1, seen.columns[1]):
+            return turn(key[:, :, first:stop])
+        positions, skew = plan.bands[seen.band].key_position, plan.rope.layout.skews[1]
+        return rotated(key, (first, stop, 0), positions, plan, skew, pads)
 
-    if known is None or (positions is None and rope.attention_factor == 1.0):
-        return rotate(*columns)
-    return known.get(index, *columns, rotate)
+    if not seen.is_turned:
+        return key[:, :, slice(*seen.columns)]
+    return rotate(*seen.columns) if kept is None else kept.get(seen.band, *seen.columns, rotate)
 
 
 def band_part(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    spans: Spans,
+    seen: Seen,
     scores: tuple[float, float | None],
 ) -> Part:
     """Attention over a band's columns: a call for neighbouring rows that see the same ones.
@@ -115,18 +179,15 @@ def band_part(
         query: rotated queries [batch, heads, 1, head_dim].
         key: rotated keys from the first column on that a row sees.
         value: values of all columns.
-        spans: the columns of each row, or of all.
+        seen: the columns of each row.
         scores: softmax scale and bound of the scores.
     """
-    first, batch = bounds(spans)[0], query.shape[0]
-    own = spans if len(spans) == batch else spans * batch
+    (scaling, softcap), first = scores, seen.columns[0]
     parts = []
-    for (start, stop), group in groupby(range(batch), lambda row: own[row]):
-        rows = list(group)
-        here = slice(rows[0], rows[-1] + 1)  # a list of rows would copy the cache
-        q, v = query[here], value[here, :, start:stop]
+    for row, end, start, stop in seen.groups:
+        q, v = query[row:end], value[row:end, :, start:stop]
         if stop:
-            k, (scaling, softcap) = key[here, :, start - first : stop - first], scores
+            k = key[row:end, :, start - first : stop - first]
             parts.append(
                 fused_attention(q, k, v, is_causal=False, scaling=scaling, softcap=softcap)
             )
@@ -145,11 +206,12 @@ def nothing(query: Tensor, value: Tensor) -> Part:
     return out, query.new_full(query.shape[:3], -torch.inf, dtype=precision)
 
 
-def merged(parts: list[Part]) -> Part:
-    """The softmax over disjoint sets of keys: each counts by exp(lse - total)."""
+def merged(parts: list[Part], is_blind: bool) -> Part:
+    """The softmax over disjoint sets of keys, each with its share; log-sum-exps [parts, ..]."""
     if len(parts) == 1:
-        return parts[0]
+        return parts[0][0], parts[0][1][None]
     outs, lses = (torch.stack(each) for each in zip(*parts, strict=True))
-    total = lses.logsumexp(0)
-    finite = total.clamp(min=torch.finfo(total.dtype).min)  # -inf - -inf is no number
-    return ((lses - finite).exp()[..., None] * outs).sum(0), total
+    shares = lses.softmax(0)
+    if is_blind:  # -inf alone gives no number
+        shares = shares.masked_fill(lses == -torch.inf, 0.0)
+    return (shares[..., None] * outs).sum(0), lses

@@ -11,9 +11,10 @@ import patches
 from harness.cache import RowCache
 from patches import newest
 from patches.apply import apply
-from patches.base import Plan
+from patches.base import Layout, Plan, Rope
 from patches.kept import KeptKeys
 from patches.newest import newest_attention
+from patches.rotation import Turn, rotate, turn_of
 from tests.models import tiny
 from tests.patches.cases import FULL, PROBLEMS, Problem, expected, inputs, plan_of
 from tests.patches.test_oracle_attention import BANDS, SCALES, STACKS, VISIBLE
@@ -119,7 +120,7 @@ def steps(model: Any, spec: str, pads: list[int], count: int) -> list[tuple[int,
     """Rows and lengths of what the last of some steps behind 40 random keys rotates."""
     size, rows = 40, len(pads)
     seen: list[tuple[int, int]] = []
-    rotated = newest.rotated
+    rotated, turn = newest.rotated, Turn.__call__
 
     def watched(
         x: torch.Tensor, span: tuple[int, int, int], positions: Any, *args: Any
@@ -127,6 +128,10 @@ def steps(model: Any, spec: str, pads: list[int], count: int) -> list[tuple[int,
         if positions is not None:  # keys that stay as they are
             seen.append((x.shape[0], span[1] - span[0]))
         return rotated(x, span, positions, *args)
+
+    def turning(self: Turn, x: torch.Tensor) -> torch.Tensor:
+        seen.append((x.shape[0], x.shape[2]))
+        return turn(self, x)
 
     cache = RowCache(rows, size + count)
     cache.open(slice(0, rows), 0)
@@ -140,6 +145,7 @@ def steps(model: Any, spec: str, pads: list[int], count: int) -> list[tuple[int,
         torch.inference_mode(),
     ):
         patching.setattr(newest, "rotated", watched)
+        patching.setattr(Turn, "__call__", turning)
         for step in range(count):
             columns = torch.arange(size + step + 1)[None]
             mask = (columns >= torch.tensor(pads)[:, None]).long()
@@ -155,7 +161,7 @@ def test_a_step_rotates_new_keys_alone_once_for_all_rows(spec: str) -> None:
     for pads in ([3, 3, 3], [0, 3, 11]):
         found = steps(model, spec, pads, 4)
         assert set(found) == {(3, 1)}
-        assert len(found) <= 2 * bands * model.config.num_hidden_layers
+        assert len(found) <= (1 + bands) * model.config.num_hidden_layers  # queries of all at once
 
 
 def test_kept_keys_are_those_of_all_rows() -> None:
@@ -172,3 +178,23 @@ def test_a_query_without_bands_sees_nothing() -> None:
     tensors, pads = rows_of(FULL, 0.0)
     plan = Plan(plan_of("none", FULL).rope, bands=())
     assert (newest_attention(*tensors, plan, pads, scaling=1.0) == 0).all()
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("is_skewed", [False, True])
+@pytest.mark.parametrize("rotary_dim", [0, 8, 12])
+def test_three_calls_rotate_as_halves_do(
+    interleaved: bool, last: bool, reverse: bool, is_skewed: bool, rotary_dim: int
+) -> None:
+    generator = torch.Generator().manual_seed(rotary_dim)
+    x = torch.randn(2, 3, 5, 12, dtype=torch.float64, generator=generator)
+    inv_freq = torch.rand(rotary_dim // 2, dtype=torch.float64, generator=generator)
+    skew = 0.5 + torch.rand(rotary_dim // 2, generator=generator) if is_skewed else None
+    rope = Rope(inv_freq, 1.25, 1e4, Layout(interleaved, last, reverse))
+    positions = torch.tensor([0.0, 3.5, 17.0, 400.0, 2.0])
+    wanted = rotate(x, positions, rope, skew)
+    torch.testing.assert_close(turn_of(x, positions, rope, skew)(x), wanted, rtol=0, atol=1e-12)
+    doubled = turn_of(x, positions, rope, skew, 2.0)(x)
+    torch.testing.assert_close(doubled, 2 * wanted, rtol=0, atol=1e-12)
