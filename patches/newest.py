@@ -49,13 +49,13 @@ class Step:
         seen: the bands of which a row sees a key.
         turn: rotation and scale of the queries in each of these [bands, rows, 1, 1, head_dim].
         turns: rotation of the keys of each one's last column [rows, 1, 1, head_dim].
-        is_blind: a row sees no key at all.
+        has_gaps: a row sees no key of a band of which another does.
     """
 
     seen: tuple[Seen, ...]
     turn: Turn
     turns: tuple[Turn, ...]
-    is_blind: bool
+    has_gaps: bool
 
 
 def newest_attention(
@@ -94,10 +94,8 @@ def newest_attention(
     for own, seen, turn in bands:
         turned = rotated_keys(key, (seen, turn), plan, pads, kept)
         parts.append(band_part(own, turned, value, seen, (scaling, softcap)))
-    out, lses = merged(parts, step.is_blind)
-    if sink_logits is not None:
-        out = finished(out, lses.logsumexp(0), sink_logits)
-    return out.to(query.dtype)
+    out, lse = merged(parts, step.has_gaps)
+    return finished(out, lse, sink_logits).to(query.dtype)
 
 
 def step_of(query: Tensor, plan: Plan, columns: int, pads: tuple[int, ...]) -> Step:
@@ -117,9 +115,9 @@ def step_of(query: Tensor, plan: Plan, columns: int, pads: tuple[int, ...]) -> S
         turn = turn_of(query, torch.stack(to or [at])[:, :, None], rope, skew, factor)
         keys = turn_of(query, torch.stack(tuple(keys_to) or (at,))[:, :, None], rope, key_skew)
         turns = zip(keys.own.unbind(), keys.other.unbind(), strict=True)
-        is_blind = any(not any(stop for _, stop in row) for row in zip(*spans, strict=True))
+        has_gaps = any(not stop for one in seen for *_, stop in one.groups)
         each = tuple(Turn(*one, keys.partner) for one in turns)
-        return Step(seen, turn, each, is_blind)
+        return Step(seen, turn, each, has_gaps)
 
     about = (*query.shape[::3], query.dtype, query.device)
     settings = (plan.bands, plan.query_scale, rope.inv_freq, rope.layout, *rope.layout.skews)
@@ -206,12 +204,13 @@ def nothing(query: Tensor, value: Tensor) -> Part:
     return out, query.new_full(query.shape[:3], -torch.inf, dtype=precision)
 
 
-def merged(parts: list[Part], is_blind: bool) -> Part:
-    """The softmax over disjoint sets of keys, each with its share; log-sum-exps [parts, ..]."""
-    if len(parts) == 1:
-        return parts[0][0], parts[0][1][None]
-    outs, lses = (torch.stack(each) for each in zip(*parts, strict=True))
-    shares = lses.softmax(0)
-    if is_blind:  # -inf alone gives no number
-        shares = shares.masked_fill(lses == -torch.inf, 0.0)
-    return (shares[..., None] * outs).sum(0), lses
+def merged(parts: list[Part], has_gaps: bool) -> Part:
+    """The softmax over disjoint sets of keys: each counts by exp(lse - total)."""
+    (out, lse), *others = parts
+    for part, own in others:  # softmax() of so few numbers would wake all threads
+        share = torch.sigmoid(own - lse)[..., None]
+        if has_gaps:  # -inf less -inf is no number
+            share = share.nan_to_num(0.0)
+        out = torch.lerp(out.to(lse.dtype), part.to(lse.dtype), share)
+        lse = torch.logaddexp(lse, own)
+    return out, lse
