@@ -47,7 +47,8 @@ the same command goes on where it stopped; started twice it shares the cells; fa
 run again with --retry only; Ctrl-C or SIGTERM finishes the cell under way, twice stops at once
 
 exit codes: 0 all cells done; 2 usage; 3 some cells failed (recorded as rows); 4 model or data not
-available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted"""
+available; 5 does not fit; 6 results cannot be written or are corrupt; 130 interrupted; 141 nobody
+reads the output any more"""
 
 
 def main(argv: Sequence[str]) -> int:

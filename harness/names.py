@@ -1,5 +1,7 @@
 """The commands list and show: what patches, tasks and models there are. Imports no torch."""
 
+import re
+
 import patches
 import tasks
 from harness.answers.samples import is_run, render_run
@@ -35,16 +37,34 @@ def show_name(argv: list[str]) -> int:
 
     Raises:
         HarnessError: an unknown one.
+        PatchError: a patch that cannot be read.
+        TaskError: a task that cannot be read.
         ResultsError: a run that cannot be read.
     """
     parser = Parser(prog="python -m harness show", description="Explain a patch, task or model.")
     parser.add_argument(
-        "name", help="see `python -m harness list`; DIR or DIR/CELL of a run; or attention"
+        "name",
+        help="see `python -m harness list`, with parameters or + too; DIR or DIR/CELL of a run; or "
+        "attention",
     )
     name = parser.parse_args(argv).name
     if is_run(name):
         show_text(render_run(name))
         return 0
+    if "/" in name:
+        raise HarnessError(f"{name}: no run there; expected DIR or DIR/CELL of one (--out)")
+    print("\n\n".join(_explained(name)))
+    return 0
+
+
+def _explained(spec: str) -> list[str]:
+    """Texts on all that a name stands for, or on the parts of a spec."""
+    name = re.split(r"[+(]", spec)[0].strip()
+    if name != spec and name in tasks.TASKS:
+        return [tasks.describe(tasks.parse(spec).name)]
+    if name != spec:
+        patch = patches.parse(spec)
+        return [str(patch), *(patches.describe(part.partition("(")[0]) for _, part in patch.parts)]
     texts = []
     if name in patches.PATCHES:
         texts.append(patches.describe(name))
@@ -53,12 +73,9 @@ def show_name(argv: list[str]) -> int:
     if name in MODELS:
         texts.append(f"{name}: {MODELS[name].summary}\nsource: {MODELS[name].source}")
     if not texts:
-        if "/" in name:
-            raise HarnessError(f"{name}: no run there; expected DIR or DIR/CELL of one (--out)")
         names = [*patches.PATCHES, *tasks.TASKS, *MODELS]
         raise HarnessError(
             f"unknown name '{name}'; expected a patch, task or model{did_you_mean(name, names)} "
             "(python -m harness list)"
         )
-    print("\n\n".join(texts))
-    return 0
+    return texts

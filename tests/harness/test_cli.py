@@ -90,6 +90,7 @@ def test_help_takes_less_than_300_ms_of_processor() -> None:
         (["compar", "a", "b"], 2, "did you mean 'compare'?"),
         (["list", "things"], 2, "things"),
         (["show", "pppl"], 2, "did you mean 'ppl'?"),
+        (["show", "ntk+yarn"], 2, "both set the RoPE frequencies"),
         (["report", "nowhere"], 6, "no such directory"),
     ],
 )
@@ -204,6 +205,45 @@ def test_a_model_that_is_not_here_is_told_how_to_get(
     assert "huggingface-cli download meta-llama/Llama-2-7b-hf" in line
     assert "--model tiny" in line
     assert "local path" in line
+
+
+@pytest.mark.parametrize("arguments", [["show", "ppl"], ["list"], ["doctor"]])
+def test_a_reader_who_has_seen_enough_is_no_error(arguments: list[str]) -> None:
+    command = [sys.executable, "-u", "-m", "harness", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("logn+ntk", ["ntk+logn", "ntk  (frequencies)", "logn  (query scale)"]),
+        ("rerope(window=1k)", ["rerope(window=1024)", "rerope  (bands)"]),
+        ("ppl(protocol=sliding)", ["ppl: loss"]),
+    ],
+)
+def test_show_explains_the_parts_of_a_spec(
+    spec: str, named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", spec]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = [next(i for i, line in enumerate(lines) if line.startswith(one)) for one in named]
+    assert at == sorted(at) and at[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"), [("ntk+lgn", "logn"), ("ppl(protcol=last)", "protocol")]
+)
+def test_show_points_to_what_it_cannot_read(
+    spec: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", spec]) == 2
+    error, shown, pointer = capsys.readouterr().err.splitlines()
+    assert f"did you mean '{meant}'?" in error
+    assert shown.strip() == spec and pointer.strip() == "^"
 
 
 @pytest.mark.parametrize("name", ["none", "ppl", "tiny"])
