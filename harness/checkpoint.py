@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGUFReader
 from safetensors import SafetensorError
+from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,8 +34,21 @@ from harness.models import Files, digest_of, find, open_gguf
 from harness.tokenizer import DIGITS, TextTokenizer
 from patches.apply import trained_length
 
-__all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_causal", "open_checkpoint"]
+__all__ = [
+    "ATTENTION",
+    "Checkpoint",
+    "cache_directory",
+    "open_causal",
+    "open_checkpoint",
+    "split_as_learnt",
+]
 
+CONVERSION = 2  # raised where a GGUF is converted otherwise than before
+# Rules by which llama.cpp takes each digit alone before it splits as GPT-2 does, by their name in a
+# GGUF. transformers does not know them, and splits as GPT-2 does at once.
+DIGITS_APART = frozenset(
+    ["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"]
+)
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
 BROKEN = (  # what transformers raises on files that are not what their names say
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
@@ -214,7 +229,7 @@ def dequantised(files: Files, digest: str) -> Path:
     Raises:
         Unavailable: the file is damaged or of an architecture that transformers cannot read.
     """
-    target = cache_directory() / "gguf" / digest
+    target = cache_directory() / "gguf" / f"{digest}-{CONVERSION}"
     if target.is_dir():
         return target
     target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -242,7 +257,23 @@ def _convert(gguf: Path, made: Path) -> None:
     model.hf_quantizer = None
     del model.config.quantization_config
     model.save_pretrained(made)
-    AutoTokenizer.from_pretrained(gguf.parent, **common).save_pretrained(made)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **common)
+    split_as_learnt(tokenizer, gguf)
+    tokenizer.save_pretrained(made)
+
+
+def split_as_learnt(tokenizer: Any, gguf: Path) -> None:
+    """Have a tokenizer take each digit alone where those of its GGUF do.
+
+    Otherwise white space before a digit is split from the white space before it, and blank lines
+    before a number become tokens that the model has hardly seen there.
+    """
+    rule = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
+    if rule is None or rule.contents() not in DIGITS_APART:
+        return
+    backend = tokenizer.backend_tokenizer
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
 
 
 @contextmanager

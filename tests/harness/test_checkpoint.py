@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 
-from harness.checkpoint import cache_directory, open_checkpoint
+from harness.checkpoint import cache_directory, open_checkpoint, split_as_learnt
 from harness.errors import HarnessError, Unavailable
 from harness.models import digest_of, find
 from harness.tokenizer import TextTokenizer
@@ -145,6 +146,27 @@ def test_a_damaged_gguf_is_refused_and_leaves_nothing_behind(
         open_checkpoint(str(tmp_path / "a.gguf"))
     assert list((cache_directory() / "gguf").iterdir()) == []
     assert cache_directory().stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("rule", "pieces"),
+    [("smollm", ["ĊĊ", "1", "2", "Ġth"]), ("gpt-2", ["Ċ", "Ċ", "12", "Ġth"]), (None, ["Ċ", "Ċ"])],
+)
+def test_digits_of_a_gguf_stand_alone_where_its_merges_were_learnt_so(
+    rule: str | None, pieces: list[str], tmp_path: Path
+) -> None:
+    writer = GGUFWriter(tmp_path / "a.gguf", "llama")
+    if rule is not None:
+        writer.add_tokenizer_pre(rule)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tokenizer = make_tokenizer()
+    split_as_learnt(tokenizer, tmp_path / "a.gguf")
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer
+    found = [piece for piece, _ in splitter.pre_tokenize_str("\n\n12 th")]
+    assert found[: len(pieces)] == pieces
 
 
 def test_tokens_are_plain_and_bos_counts_where_the_tokenizer_adds_it(tmp_path: Path) -> None:
