@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGUFReader
 from safetensors import SafetensorError
-from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,24 +29,13 @@ from transformers.utils import logging
 from harness.errors import DoesNotFit, HarnessError, Unavailable
 from harness.memory import is_out_of_memory
 from harness.models import Files, digest_of, find, open_gguf
+from harness.splitting import split_as_learned
 from harness.tokenizer import DIGITS, TextTokenizer
 from patches.apply import trained_length
 
-__all__ = [
-    "ATTENTION",
-    "Checkpoint",
-    "cache_directory",
-    "open_causal",
-    "open_checkpoint",
-    "split_as_learnt",
-]
+__all__ = ["ATTENTION", "Checkpoint", "cache_directory", "open_causal", "open_checkpoint"]
 
 CONVERSION = 2  # raised where a GGUF is converted otherwise than before
-# Rules by which llama.cpp takes each digit alone before it splits as GPT-2 does, by their name in a
-# GGUF. transformers does not know them, and splits as GPT-2 does at once.
-DIGITS_APART = frozenset(
-    ["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"]
-)
 ATTENTION = "sdpa"  # what transformers chooses wherever a model has it; a row holds what was used
 BROKEN = (  # what transformers raises on files that are not what their names say
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
@@ -227,7 +214,8 @@ def dequantised(files: Files, digest: str) -> Path:
     """Turn a GGUF into float32 safetensors once; later calls find them in the cache.
 
     Raises:
-        Unavailable: the file is damaged or of an architecture that transformers cannot read.
+        Unavailable: the file is damaged, or of an architecture or tokenizer that transformers
+            cannot read.
     """
     target = cache_directory() / "gguf" / f"{digest}-{CONVERSION}"
     if target.is_dir():
@@ -241,6 +229,8 @@ def dequantised(files: Files, digest: str) -> Path:
         try:
             with quiet():
                 _convert(gguf, made)
+        except Unavailable as error:
+            raise Unavailable(f"--model {files.path}: {error}") from None
         except BROKEN as error:
             raise Unavailable(f"--model {files.path}: not converted ({_one_line(error)})") from None
         try:
@@ -253,27 +243,13 @@ def dequantised(files: Files, digest: str) -> Path:
 
 def _convert(gguf: Path, made: Path) -> None:
     common = {"gguf_file": gguf.name, "trust_remote_code": False, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **common)
+    split_as_learned(tokenizer, gguf)
+    tokenizer.save_pretrained(made)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **common)
     model.hf_quantizer = None
     del model.config.quantization_config
     model.save_pretrained(made)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **common)
-    split_as_learnt(tokenizer, gguf)
-    tokenizer.save_pretrained(made)
-
-
-def split_as_learnt(tokenizer: Any, gguf: Path) -> None:
-    """Have a tokenizer take each digit alone where those of its GGUF do.
-
-    Otherwise white space before a digit is split from the white space before it, and blank lines
-    before a number become tokens that the model has hardly seen there.
-    """
-    rule = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
-    if rule is None or rule.contents() not in DIGITS_APART:
-        return
-    backend = tokenizer.backend_tokenizer
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
 
 
 @contextmanager

@@ -7,10 +7,12 @@ import pytest
 import torch
 from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
+from tokenizers import Regex, pre_tokenizers
 
-from harness.checkpoint import cache_directory, open_checkpoint, split_as_learnt
+from harness.checkpoint import cache_directory, open_checkpoint
 from harness.errors import HarnessError, Unavailable
 from harness.models import digest_of, find
+from harness.splitting import split_as_learned
 from harness.tokenizer import TextTokenizer
 from tests.harness.conftest import TRAINED_LENGTH, make_tokenizer, save
 
@@ -152,21 +154,36 @@ def test_a_damaged_gguf_is_refused_and_leaves_nothing_behind(
     ("rule", "pieces"),
     [("smollm", ["ĊĊ", "1", "2", "Ġth"]), ("gpt-2", ["Ċ", "Ċ", "12", "Ġth"]), (None, ["Ċ", "Ċ"])],
 )
-def test_digits_of_a_gguf_stand_alone_where_its_merges_were_learnt_so(
+def test_digits_of_a_gguf_stand_alone_where_its_merges_were_learned_so(
     rule: str | None, pieces: list[str], tmp_path: Path
 ) -> None:
-    writer = GGUFWriter(tmp_path / "a.gguf", "llama")
+    tokenizer = make_tokenizer()
+    split_as_learned(tokenizer, named(tmp_path / "a.gguf", rule))
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer
+    found = [piece for piece, _ in splitter.pre_tokenize_str("\n\n12 th")]
+    assert found[: len(pieces)] == pieces
+
+
+def named(path: Path, rule: str | None) -> Path:
+    """A GGUF of nothing but the name of a rule."""
+    writer = GGUFWriter(path, "llama")
     if rule is not None:
         writer.add_tokenizer_pre(rule)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    tokenizer = make_tokenizer()
-    split_as_learnt(tokenizer, tmp_path / "a.gguf")
-    splitter = tokenizer.backend_tokenizer.pre_tokenizer
-    found = [piece for piece, _ in splitter.pre_tokenize_str("\n\n12 th")]
-    assert found[: len(pieces)] == pieces
+    return path
+
+
+def test_a_rule_that_would_be_taken_for_another_is_refused(tmp_path: Path) -> None:
+    file, tokenizer = named(tmp_path / "a.gguf", "falcon"), make_tokenizer()
+    with pytest.raises(Unavailable, match=r"the rule 'falcon'.*tokenizer\.json"):
+        split_as_learned(tokenizer, file)
+    known = pre_tokenizers.Split(Regex(r"\d+"), "isolated")  # as transformers does what it knows
+    tokenizer.backend_tokenizer.pre_tokenizer = known
+    split_as_learned(tokenizer, file)
+    assert isinstance(tokenizer.backend_tokenizer.pre_tokenizer, pre_tokenizers.Split)
 
 
 def test_tokens_are_plain_and_bos_counts_where_the_tokenizer_adds_it(tmp_path: Path) -> None:
