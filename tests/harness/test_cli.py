@@ -7,6 +7,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import caret
+from harness.journal import read_journal
 
 HEAVY = ("torch", "numpy", "transformers")
 
@@ -215,6 +216,30 @@ def test_a_reader_who_has_seen_enough_is_no_error(arguments: list[str]) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_on_a_full_disk_is_one_line(unbuffered: str) -> None:
+    command = [sys.executable, "-m", "harness", "show", "ppl"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: the output cannot be written (No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_cost_no_cell_and_no_file_gets_their_number(
+    closed: str, tmp_path: Path
+) -> None:
+    command = f"{sys.executable} -m harness --len 512 --n 1 --out {tmp_path}/run"
+    done = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (record,) = read_journal(tmp_path / "run")
+    assert record.rows[0].status == "ok"
 
 
 @pytest.mark.parametrize(
