@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = ("#000000", "#777777")
 DODGE = 0.24  # width of the points of one length, in octaves
+TITLE = 54  # letters that a panel has room for
 HEADROOM = 1.2  # how far above the well-behaved lines the axis goes, as a multiple of their spread
 
 
@@ -144,7 +146,7 @@ def _panel(panel: Any, group: Sequence[Record], styles: dict[str, dict[str, Any]
         _cut_off(panel, rows, styles, top)
     panel.set_xlabel("context length (tokens)")
     panel.set_ylabel(f"{first.metric} ({first.better} is better)")
-    panel.set_title(f"{first.model}: {first.task}", fontsize=11)
+    panel.set_title(textwrap.fill(f"{first.model}: {first.task}", TITLE), fontsize=11)
     panel.grid(alpha=0.25)
 
 

@@ -1,6 +1,7 @@
 """Heat maps: value by depth and context length, one panel a patch."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from tasks.haystack import DEPTH
 __all__ = ["draw_heatmaps", "has_depths"]
 
 COLOURS = "RdYlGn"
+TITLE, NAME = 76, 26  # letters that the maps of a series and one of them have room for
 DARK = (0.25, 0.75)  # values outside are written in white
 
 
@@ -41,9 +43,8 @@ def draw_heatmaps(figure: Any, group: Sequence[Record]) -> None:
         }
         _panel(panel, own, values, lengths, depths)
     axes[0].set_ylabel("depth (0 first)")
-    figure.suptitle(
-        f"{first.model}: {first.task}, {first.metric} (line: trained length)", fontsize=11
-    )
+    title = f"{first.model}: {first.task}, {first.metric} (line: trained length)"
+    figure.suptitle(textwrap.fill(title, TITLE), fontsize=11)
 
 
 def _panel(
@@ -71,7 +72,7 @@ def _panel(
         panel.axvline(within - 0.5, color="black", linewidth=1.2)
     means = [row.value for row in own if row.value is not None]
     mean = f"mean {sum(means) / len(means):.2f}" if means else ""
-    panel.set_title(f"{own[0].patch}\n{mean}", fontsize=9)
+    panel.set_title(f"{textwrap.fill(own[0].patch, NAME)}\n{mean}", fontsize=9)
     panel.set_xlabel("context length", fontsize=8)
 
 

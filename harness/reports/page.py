@@ -1,6 +1,7 @@
 """`report --html`: one self-contained page of finished cells, all text escaped; no torch."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -80,6 +81,11 @@ def render_page(records: Sequence[Record]) -> str:
     return template.substitute(title=escape(title), colours=colours, body="\n".join(parts))
 
 
+def _name(text: str) -> str:
+    """A name that a line may break behind its joints, as it has no spaces."""
+    return re.sub(r"([+,/])", r"\1<wbr>", escape(text))
+
+
 def _styles(records: Sequence[Record]) -> Styles:
     marked = baselines(records)
     patches = dict.fromkeys(one.rows[0].patch for one in records)
@@ -101,7 +107,7 @@ def _section(group: Sequence[Record], styles: Styles) -> str:
     )
     figures = [_length_figure(group, styles), *(_cost_figure(group, one, styles) for one in COSTS)]
     maps = [_heat(group, patch) for patch in _patches(group)] if has_depths(group) else []
-    parts = [f'<h2>{escape(f"{row.model}: {row.task}")}</h2><p class="dim">{escape(setting)}</p>']
+    parts = [f'<h2>{_name(f"{row.model}: {row.task}")}</h2><p class="dim">{escape(setting)}</p>']
     parts.append(_keys(_patches(group), styles))
     parts.append(f'<div class="grid">{"".join(figures)}</div>')
     if maps:
@@ -266,7 +272,7 @@ def _line(record: Record, row: Row) -> str:
     both = "" if row.ci_low is None else f"{row.ci_low:.4g} to {row.ci_high or 0.0:.4g}"
     number = "" if row.value is None else row.value
     length = f'<td data-v="{row.context_length}">{render_length(row.context_length)}</td>'
-    words = [f'<td class="left">{escape(one)}</td>' for one in (row.model, row.task, row.patch)]
+    words = [f'<td class="left">{_name(one)}</td>' for one in (row.model, row.task, row.patch)]
     status = "ok" if ok else f'<span class="bad">{escape(f"{row.status}: {row.error}")}</span>'
     answers = "".join(
         f"<br><small>{escape(str(one['id']))}:</small> <code>"

@@ -71,3 +71,30 @@ def test_the_figure_has_the_maps_of_every_series_with_depths(
     keyed = [dataclasses.replace(one, key={"patch": str(index)}) for index, one in enumerate(GROUP)]
     figure_module.draw(keyed, tmp_path / "f.png")
     assert seen == [4]
+
+
+def test_long_names_stay_within_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    task = f"ruler(tasks={'+'.join(f'niah_multikey_{index}' for index in range(12))})"
+    names = ["rerope(window=256)+logn+native-window", "window(layers=0:8,size=2048)+sinks(keep=4)"]
+    group = [
+        dataclasses.replace(
+            one, rows=tuple(dataclasses.replace(row, task=task) for row in one.rows)
+        )
+        for name in names
+        for one in (measured(name, length, {0.0: 0.1, 1.0: 0.2}) for length in (64, 256))
+    ]
+    boxes: list[tuple[str, bool]] = []
+    save = figure.Figure.savefig
+
+    def kept(page, *args, **kwargs) -> None:
+        save(page, *args, **kwargs)
+        for panel in page.axes:
+            room = panel.bbox.width if panel.images else page.bbox.width
+            boxes.append((panel.get_title(), panel.title.get_window_extent().width <= room))
+        title = page.subfigs[1].texts[0]
+        boxes.append((title.get_text(), title.get_window_extent().width <= page.bbox.width))
+
+    monkeypatch.setattr(figure.Figure, "savefig", kept)
+    figure_module.draw(group, tmp_path / "f.png")
+    assert len(boxes) == 4
+    assert all(fits for _, fits in boxes), boxes

@@ -26,7 +26,7 @@ from tests.harness.reports.test_compare import NLL, cell, failed, run, shifted
 from tests.harness.reports.test_report import measured
 from tests.harness.test_results import ROW
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "wbr"}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = os.environ.get("BROWSER") or next(filter(None, map(shutil.which, NAMES)), "")
 NASTY = "<script>alert('x')</script>&\"'"
@@ -103,6 +103,13 @@ def test_the_page_is_well_formed_and_loads_nothing() -> None:
     assert "http:" not in render_page(RECORDS)
     assert "https:" not in render_page(RECORDS)
     assert "url(" not in render_page(RECORDS)
+
+
+def test_a_name_may_break_behind_its_joints() -> None:
+    row = dataclasses.replace(RECORDS[0].rows[0], task="ruler(tasks=vt+cwe)")
+    page = render_page([dataclasses.replace(RECORDS[0], rows=(row,))])
+    assert page.count("ruler(tasks=vt+<wbr>cwe)") == 2  # the head and the line of the table
+    assert "--task 'ruler(tasks=vt+cwe)'" in "".join(Strict(page).texts)
 
 
 def test_names_errors_and_predictions_are_escaped() -> None:
@@ -315,7 +322,10 @@ document.title = `${up};${values()};${document.documentElement.scrollWidth - inn
 @pytest.mark.skipif(not BROWSER, reason="no headless browser: BROWSER or one on the PATH")
 def test_a_browser_sorts_the_table_and_a_phone_needs_no_sideways_scroll(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(render_page(RECORDS).replace("</body>", CLICK), encoding="utf-8")
+    long = f"ruler(tasks={'+'.join(f'niah_multikey_{index}' for index in range(12))})"
+    named = [dataclasses.replace(row, task=long) for row in RECORDS[0].rows]
+    records = [dataclasses.replace(RECORDS[0], rows=tuple(named)), *RECORDS[1:]]
+    page.write_text(render_page(records).replace("</body>", CLICK), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=390,844"]
     shown = subprocess.run(
         [BROWSER, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", page.as_uri()],
