@@ -176,6 +176,12 @@ def open_checkpoint(name: str) -> Checkpoint:
             raise Unavailable(
                 f"--model {name}: config or tokenizer cannot be read ({_one_line(error)})"
             ) from None
+    kind = config.model_type
+    if kind not in {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_MASKED_LM_MAPPING_NAMES}:
+        raise Unavailable(
+            f"--model {name}: {kind} neither continues a text nor fills in masked tokens by what "
+            "transformers has of it; give a causal or a masked language model"
+        )
     config_digest = hashlib.sha256((directory / "config.json").read_bytes()).hexdigest()
     return Checkpoint(
         name=name,

@@ -8,6 +8,7 @@ import torch
 from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, pre_tokenizers
+from transformers import T5Config
 
 from harness.checkpoint import cache_directory, open_checkpoint
 from harness.errors import HarnessError, Unavailable
@@ -74,6 +75,13 @@ def test_truncated_safetensors_are_refused(own_checkpoint: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(Unavailable, match="cannot be loaded"):
         open_checkpoint(str(own_checkpoint)).load(torch.float32, CPU)
+
+
+def test_a_model_of_another_kind_is_no_damaged_one(own_checkpoint: Path) -> None:
+    T5Config(d_model=32, num_layers=1).save_pretrained(own_checkpoint)
+    with pytest.raises(Unavailable, match="t5 neither continues a text nor fills in") as caught:
+        open_checkpoint(str(own_checkpoint))
+    assert caught.value.exit_code == 4 and "restore" not in str(caught.value)
 
 
 class Evil:
