@@ -170,6 +170,8 @@ def about_cost(rows: Sequence[Row], cost: str, unit: str) -> str:
     """What the best value costs beside the cheapest cell."""
     chosen = front(rows, cost)
     cheap, best = chosen[0], chosen[-1]
+    if len(rows) > 1 and len({row.value for row in rows}) == 1:
+        return f"All have the same {best.metric}; {cheap.patch} takes the least {unit}"
     if cheap is best:
         return f"{best.patch} is the cheapest and has the best {best.metric}"
     ratio = getattr(best, cost) / getattr(cheap, cost) if getattr(cheap, cost) else math.inf

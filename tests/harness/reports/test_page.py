@@ -17,7 +17,13 @@ import pytest
 
 from harness.cli import main
 from harness.journal import Journal
-from harness.reports.findings import about_length, about_retrieval, front, rank_correlation
+from harness.reports.findings import (
+    about_cost,
+    about_length,
+    about_retrieval,
+    front,
+    rank_correlation,
+)
 from harness.reports.page import render_page
 from harness.reports.rerun import command_of
 from harness.reports.svg import Axis, Line, Point, chart
@@ -244,6 +250,14 @@ def test_the_front_holds_what_nothing_cheaper_beats() -> None:
         for name, (seconds, value) in costs.items()
     ]
     assert [row.patch for row in front(rows, "seconds")] == ["a", "c"]
+
+
+def test_a_title_about_cost_praises_nobody_for_what_all_have() -> None:
+    rows = [dataclasses.replace(ROW, patch=one, seconds=s, value=0.5) for s, one in enumerate("ab")]
+    assert about_cost(rows, "seconds", "time") == "All have the same nll; a takes the least time"
+    assert about_cost(rows[:1], "seconds", "time") == "a is the cheapest and has the best nll"
+    rows[1] = dataclasses.replace(rows[1], value=0.6)
+    assert about_cost(rows, "seconds", "time") == "a is the cheapest and has the best nll"
 
 
 def test_points_lie_where_their_values_are() -> None:
