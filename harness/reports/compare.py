@@ -186,6 +186,14 @@ def _pairs(a: Side, b: Side, across: set[str]) -> list[tuple[Record, Record]]:
         if candidates and not alike:
             raise HarnessError(_refusal(candidates[0], record, unlike[0]))
         pairs += [(one, record) for one in alike if not is_one_run or one.key != record.key]
+    if (
+        not pairs
+        and is_one_run
+        and [one.key for one in a.records] == [one.key for one in b.records]
+    ):
+        raise HarnessError(
+            "A and B are the same cells; give two runs, or two patches of one as RUN:none RUN:ntk"
+        )
     if not pairs:
         raise HarnessError(_nothing_in_common(a.records, b.records, names))
     met = {id(record) for pair in pairs for record in pair}
