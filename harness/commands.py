@@ -87,7 +87,7 @@ def show_attention(reading: Reading, csv: Path | None, figure: Path | None) -> N
     Args:
         reading: what the command line asks for.
         csv: where the rows go, one a patch and layer.
-        figure: where the bars go as PNG.
+        figure: where the bars go.
 
     Raises:
         HarnessError: see `read_shares`.

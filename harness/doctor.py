@@ -30,7 +30,7 @@ REQUIRED = (
     "safetensors",
     *("torch", "tqdm", "transformers", "wonderwords"),
 )
-OPTIONAL = {"matplotlib": "figures as PNG", "jieba": "Chinese scores of rescore"}
+OPTIONAL = {"matplotlib": "figures", "jieba": "Chinese scores of rescore"}
 HUB = "https://huggingface.co"
 HUB_SECONDS = 4.0
 EXPECTED = (ArithmeticError, AttributeError, ImportError, OSError, RuntimeError, ValueError)

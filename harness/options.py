@@ -174,9 +174,9 @@ def check_shared(options: argparse.Namespace) -> dict[str, Any]:
     for target in filter(None, (options.csv, options.figure)):
         check_target(target)
     if options.figure:
-        from harness.reports.figure import require_matplotlib
+        from harness.reports.figure import check_figure
 
-        require_matplotlib()
+        check_figure(options.figure)
     return {
         "patches": tuple(specs),
         "data": options.data,

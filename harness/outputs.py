@@ -34,7 +34,7 @@ def report(
         directory: the --out of a run.
         metrics: metrics whose differences to the baselines are shown besides the first.
         csv: where the rows go; results.csv of the directory if None.
-        figure: where the PNG goes; figure.png of the directory if None and matplotlib is there.
+        figure: where the figure goes; figure.png of the directory if None and matplotlib is there.
         threshold: value of the first metric that a length must reach to count as usable.
         as_json: print JSON instead of tables.
 

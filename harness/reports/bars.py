@@ -1,6 +1,5 @@
 """Stacked bars: where the attention of each layer goes, one panel a patch. Needs matplotlib."""
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -10,8 +9,7 @@ from typing import Any
 
 from harness.attention import LayerRow, means
 from harness.lengths import render_length
-from harness.reports.figure import drawing
-from harness.results import write_atomically
+from harness.reports.figure import drawing, written
 
 __all__ = ["conclusion", "draw_bars"]
 
@@ -43,9 +41,7 @@ def draw_bars(tables: Sequence[Sequence[LayerRow]], path: Path) -> None:
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle(conclusion(tables[0]), fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    written(figure, path)
 
 
 def conclusion(rows: Sequence[LayerRow]) -> str:

@@ -18,14 +18,43 @@ from harness.reports.report import baselines
 from harness.reports.series import series
 from harness.results import Record, Row, write_atomically
 
-__all__ = ["DODGE", "draw", "drawing", "require_matplotlib", "upper_edge"]
+__all__ = [
+    "DODGE",
+    "check_figure",
+    "draw",
+    "drawing",
+    "require_matplotlib",
+    "upper_edge",
+    "written",
+]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#a5aa00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = ("#000000", "#777777")
+FORMATS = (".png", ".pdf", ".svg")
 DODGE = 0.24  # width of the points of one length, in octaves
 TITLE = 54  # letters that a panel has room for
 HEADROOM = 1.2  # how far above the well-behaved lines the axis goes, as a multiple of their spread
+
+
+def check_figure(path: Path) -> None:
+    """Raise HarnessError unless a figure can be drawn as its file's end says; imports nothing."""
+    require_matplotlib()
+    if path.suffix.lower() not in FORMATS:
+        raise HarnessError(
+            f"--figure {path}: drawn as its name ends, which is one of {', '.join(FORMATS)}"
+        )
+
+
+def written(figure: Any, path: Path) -> None:
+    """Write a figure in the format that its file's end names.
+
+    Raises:
+        ResultsError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:].lower())
+    write_atomically(path, buffer.getvalue())
 
 
 def require_matplotlib() -> None:
@@ -89,9 +118,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     parts[0].legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     for part, group in zip(parts[1:], maps, strict=True):
         draw_heatmaps(part, group)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    written(figure, path)
 
 
 def _patches(records: Sequence[Record]) -> list[str]:

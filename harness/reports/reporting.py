@@ -17,6 +17,40 @@ def main(argv: Sequence[str]) -> int:
         TaskError: an unknown format.
         ResultsError: a journal cannot be read or is corrupt, or a file cannot be written.
     """
+    options = _parser().parse_args(argv)
+    others = {"--metrics": options.metrics, "--threshold": options.threshold}
+    others |= {"--csv": options.csv, "--figure": options.figure, "--json": options.json}
+    given = [name for name, value in others.items() if value not in (None, "", False)]
+    if given and (options.html or options.format):
+        instead_of = "--html" if options.html else "--format"
+        raise HarnessError(
+            f"{instead_of} writes files instead of tables; leave out {', '.join(given)}"
+        )
+    if options.html:
+        from harness.reports.page import write_page
+
+        write_page(options.directory, options.html)
+        return 0
+    if len(options.directory) > 1:
+        raise HarnessError("report of several runs: they go on one page; give --html FILE")
+    if options.format:
+        from harness.answers.predictions import write_predictions
+
+        write_predictions(options.directory[0], options.format[0], Path(options.format[1]))
+        return 0
+    from harness.outputs import report
+
+    if options.figure:
+        from harness.reports.figure import check_figure
+
+        check_figure(options.figure)
+    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
+    files = (options.csv, options.figure)
+    report(options.directory[0], metrics, *files, options.threshold, options.json)
+    return 0
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m harness report", description="Table and figure again, from the journal."
     )
@@ -32,24 +66,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--metrics", default="", help="metrics to show differences of, by comma")
     parser.add_argument("--threshold", type=float, help="value that a usable length must reach")
     parser.add_argument("--csv", type=Path, help="where the rows go (default: DIR/results.csv)")
-    parser.add_argument("--figure", type=Path, help="where the PNG goes (default: DIR/figure.png)")
+    parser.add_argument("--figure", type=Path, help="its place (default: DIR/figure.png)")
     add_json(parser)
-    options = parser.parse_args(argv)
-    if options.html:
-        from harness.reports.page import write_page
-
-        write_page(options.directory, options.html)
-        return 0
-    if len(options.directory) > 1:
-        raise HarnessError("report of several runs: they go on one page; give --html FILE")
-    if options.format:
-        from harness.answers.predictions import write_predictions
-
-        write_predictions(options.directory[0], options.format[0], Path(options.format[1]))
-        return 0
-    from harness.outputs import report
-
-    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()]
-    files = (options.csv, options.figure)
-    report(options.directory[0], metrics, *files, options.threshold, options.json)
-    return 0
+    return parser

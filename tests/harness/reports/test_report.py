@@ -166,9 +166,14 @@ def test_samples_that_differ_are_never_paired() -> None:
     assert "difference" not in render_tables([RECORDS[0], other])
 
 
-def test_a_figure_is_drawn_with_holes_where_cells_failed(tmp_path: Path) -> None:
-    draw(RECORDS, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(
+    ("name", "begin"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml")]
+)
+def test_a_figure_is_drawn_as_its_name_ends_with_holes_where_cells_failed(
+    name: str, begin: bytes, tmp_path: Path
+) -> None:
+    draw(RECORDS, tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begin)
 
 
 def test_no_figure_is_drawn_of_nothing(tmp_path: Path) -> None:
