@@ -207,7 +207,7 @@ def nothing(query: Tensor, value: Tensor) -> Part:
 def merged(parts: list[Part], has_gaps: bool) -> Part:
     """The softmax over disjoint sets of keys: each counts by exp(lse - total)."""
     (out, lse), *others = parts
-    for part, own in others:  # softmax() of so few numbers would wake all threads
+    for part, own in others:  # mostly one: fewer calls than a softmax over both stacked
         share = torch.sigmoid(own - lse)[..., None]
         if has_gaps:  # -inf less -inf is no number
             share = share.nan_to_num(0.0)

@@ -16,7 +16,7 @@ finally:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("135m", 134_515_008), ("8b", 8_030_261_248)],  # of the checkpoints' cards
+    [("135m", 134_515_008), ("8b", 8_030_261_248)],  # 135 M and 8.03 B
 )
 def test_a_shape_has_the_parameters_of_its_model(name: str, parameters: int) -> None:
     with torch.device("meta"):
