@@ -189,7 +189,7 @@ def open_checkpoint(name: str) -> Checkpoint:
         weights=digest[:DIGITS],
         config_digest=config_digest[:DIGITS],
         config=config,
-        tokenizer=TextTokenizer(tokenizer),
+        tokenizer=TextTokenizer(tokenizer, name, config.get_text_config().vocab_size),
     )
 
 

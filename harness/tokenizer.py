@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unavailable
 from harness.rendering import render
 
 __all__ = ["DIGITS", "TextTokenizer"]
@@ -24,11 +24,21 @@ class TextTokenizer:
         longest: most tokens that it says the model takes.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Wrap a tokenizer; BOS and end count only if the tokenizer puts them there by default."""
+    def __init__(self, tokenizer: Any, model: str = "", words: int | None = None) -> None:
+        """Wrap a tokenizer; BOS and end count only if the tokenizer puts them there by default.
+
+        Args:
+            tokenizer: of transformers.
+            model: its model's name, for messages.
+            words: tokens that the model knows, 0 to words - 1; None if that is not said.
+
+        Raises:
+            Unavailable: it gives tokens that the model does not know, here or for a later text.
+        """
         self._tokenizer = tokenizer
+        self._model, self._words = model, words
         self._ids: dict[str, list[int]] = {}
-        default = tokenizer("x").input_ids
+        default = self._known(tokenizer("x").input_ids)
         first = (tokenizer.bos_token_id, tokenizer.cls_token_id)
         last = (tokenizer.sep_token_id, tokenizer.eos_token_id)
         self.bos_id: int | None = default[0] if default and default[0] in first else None
@@ -39,9 +49,9 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         if text not in self._ids:  # a grid asks for the same documents at every length
-            self._ids[text] = self._tokenizer(
-                text, add_special_tokens=False, verbose=False
-            ).input_ids
+            self._ids[text] = self._known(
+                self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            )
         return self._ids[text]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -49,6 +59,16 @@ class TextTokenizer:
         ids: list[list[int]] = self._tokenizer(
             list(texts), add_special_tokens=False, verbose=False
         ).input_ids
+        return [self._known(one) for one in ids]
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """The same ids, all of them known to the model: a kernel on CUDA would end the process."""
+        if self._words is not None and max(ids, default=0) >= self._words:
+            raise Unavailable(
+                f"--model {self._model}: its tokenizer gives token {max(ids)} and the model knows "
+                f"0 to {self._words - 1}; it is another model's: give the tokenizer that belongs "
+                "to the weights"
+            )
         return ids
 
     def offsets(self, text: str) -> list[tuple[int, int]]:

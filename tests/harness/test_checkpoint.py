@@ -216,6 +216,26 @@ def test_tokens_are_plain_and_bos_counts_where_the_tokenizer_adds_it(tmp_path: P
     assert len(tokenizer.encode("xyz")) == 3
 
 
+def test_a_tokenizer_of_another_model_is_refused_by_its_first_unknown_token(
+    own_checkpoint: Path,
+) -> None:
+    fits = open_checkpoint(str(own_checkpoint))
+    last = fits.config.vocab_size - 1
+    assert max(fits.tokenizer.encode("a text")) <= last
+    few = max(fits.tokenizer.encode("x"))  # of these, "x" is the last
+    assert max(fits.tokenizer.encode("xyz")) > few
+    change(own_checkpoint, vocab_size=few + 1)
+    tokenizer = open_checkpoint(str(own_checkpoint)).tokenizer
+    assert tokenizer.encode("") == []
+    message = f"{own_checkpoint}: its tokenizer gives token .* knows 0 to {few}; it is another"
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["x", text])):
+        with pytest.raises(Unavailable, match=message):
+            encode("xyz")
+    change(own_checkpoint, vocab_size=few)
+    with pytest.raises(Unavailable, match=f"gives token {few} and"):
+        open_checkpoint(str(own_checkpoint))
+
+
 TEMPLATE = (
     "{{ bos_token }}{% for one in messages %}<{{ one['role'] }}>{{ one['content'] }}</>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
