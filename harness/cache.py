@@ -2,7 +2,7 @@
 
 It has one row a sequence. Prompts are read row by row, each right before a common column, so that
 they need no padding among themselves; then all rows go on together. Layers that keep something else
-than keys and values, as recurrent ones do, are the model's own: they have one row and no columns.
+than keys and values, as recurrent ones do, are the model's own: a set for each row until then.
 """
 
 from __future__ import annotations
@@ -16,19 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import (
-    Cache,
-    DynamicCache,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)
+from transformers.cache_utils import Cache, DynamicLayer
 
-from harness.errors import OF_MODELS
+from harness.states import KEYS_ALONE, joined, keeps_states, own_layers
 
-__all__ = ["RowCache", "cached", "keeps_states", "padded"]
-
-NOTHING = "DummyLayer"  # of a layer that reads another's keys; transformers 5.17 has none
-KEYS_ALONE = (DynamicLayer, DynamicSlidingWindowLayer)
+__all__ = ["RowCache", "cached", "padded"]
 
 
 @dataclass
@@ -104,25 +96,35 @@ class RowCache(Cache):
         """Make an empty cache, its first row open.
 
         Args:
-            size: number of rows; 1 for a model that keeps states.
+            size: number of rows.
             capacity: number of columns.
             config: the model's; None if its layers keep keys and values alone.
         """
         self.place = Place(slice(0, 1), 0)
+        self.own: list[dict[int, Any]] = [{} for _ in range(size)]
         make = functools.partial(PreallocatedLayer, size, capacity, self.place)
         if not keeps_states(config):
             super().__init__(layer_class_to_replicate=make)
             return
-        assert size == 1
-        own = DynamicCache(config=config).layers
+        own = own_layers(config)
         super().__init__(layers=[make() if type(one) in KEYS_ALONE else one for one in own])
+        self.own = [self.states() for _ in range(size)]
 
     def open(self, rows: slice, first: int, length: int = 0) -> None:
-        """Let the next tokens of some rows go behind `length` tokens from column `first` on."""
+        """Let the next tokens of some rows go behind `length` tokens from column `first` on.
+
+        Rows that keep states go on together once, after which none of them goes on alone.
+        """
         self.place.rows, self.place.first = rows, first
         for layer in self.begun():
             layer.kept = {}
             layer.show(length)
+        opened = self.own[rows]
+        for index, layer in opened[0].items():
+            layers = [one[index] for one in opened]
+            self.layers[index] = layer if len(layers) == 1 else joined(layers, length)
+        if len(opened) > 1:
+            self.own = [{} for _ in self.own]
 
     def begun(self) -> list[PreallocatedLayer]:
         """The layers of keys and values that have been given some."""
@@ -155,9 +157,9 @@ class RowCache(Cache):
         }
 
     def go_on_from(self, states: dict[int, Any]) -> None:
-        """Put a copy of such layers in the place of the own."""
+        """Put a copy of such layers in the place of those of the open row."""
         for index, layer in states.items():
-            self.layers[index] = copy.deepcopy(layer)
+            self.layers[index] = self.own[self.place.rows][0][index] = copy.deepcopy(layer)
 
 
 def padded(pads: Sequence[int], columns: int, device: torch.device) -> dict[str, Tensor]:
@@ -178,15 +180,3 @@ def cached(model: Any, cache: object) -> dict[str, object]:
 def _name(kind: Any) -> str:
     names = inspect.signature(kind.forward).parameters
     return "cache_params" if "cache_params" in names else "past_key_values"  # of recurrences
-
-
-def keeps_states(config: Any) -> bool:
-    """True if a model keeps something else than keys and values of each token.
-
-    False where transformers makes no cache of the config; what the model does is measured then.
-    """
-    try:
-        own = [] if config is None else DynamicCache(config=config).layers
-    except OF_MODELS:
-        return False
-    return any(type(one) not in KEYS_ALONE and type(one).__name__ != NOTHING for one in own)

@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.cache import RowCache, cached, padded
 from harness.errors import OF_MODELS, one_line
 from harness.memory import is_out_of_memory
+from harness.states import beside
 from patches.checks import (
     IDENTITY_TOKENS,
     few_logits,
@@ -66,11 +67,13 @@ def faults_of(model: Any) -> Faults:
 @torch.inference_mode()
 def reads_together(model: Any) -> bool:
     """True if a step of two rows, one with padding on its left, gives the logits of each alone."""
+    if not beside(model.config):
+        return False
     if not has_values(model):
         return True
     ids, pads, columns = few_tokens(model), (PIECE, 0), IDENTITY_TOKENS - 1
     ends = [columns - pad for pad in pads]
-    cache = RowCache(2, IDENTITY_TOKENS)
+    cache = RowCache(2, IDENTITY_TOKENS, model.config)
     try:
         for row, (pad, end) in enumerate(zip(pads, ends, strict=True)):
             cache.open(slice(row, row + 1), pad)

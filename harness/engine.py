@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.cache import RowCache, cached, keeps_states
+from harness.cache import RowCache, cached
 from harness.continued import Faults, faults_of, reads_together
 from harness.errors import HarnessError, NonFinite
+from harness.states import keeps_states
 from tasks.base import Pass
 
 __all__ = ["Engine", "losses", "pieces"]
@@ -75,16 +76,16 @@ class Engine:
     def reads_together(self) -> bool:
         """False if rows of unequal length cannot go on together.
 
-        States have no columns, and some models take the place in a padded row for the position.
+        Some models take the place in a padded row for the position.
         """
-        return not self.keeps_states and reads_together(self.model)
+        return reads_together(self.model)
 
     def cache(self, capacity: int, rows: int = 1, in_pieces: bool = False) -> RowCache:
         """An empty cache.
 
         Args:
             capacity: tokens of a row.
-            rows: sequences; 1 for a model that keeps states.
+            rows: sequences.
             in_pieces: several tokens will be read behind others, not one alone.
 
         Raises:

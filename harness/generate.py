@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cache import cached, padded
+from harness.cache import RowCache, cached, padded
 from harness.engine import Engine, pieces
 from harness.errors import HarnessError, NonFinite
 
@@ -122,6 +122,23 @@ class Row:
         self.is_done = is_full or (ended is not None and ended(self.new))
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Tokens that a later prompt may begin with, and what has been read of them.
+
+    Attributes:
+        tokens: these.
+        cache: holds their keys and values.
+        place: row and first column there.
+        states: behind all of them; empty for a model that keeps none.
+    """
+
+    tokens: Tokens
+    cache: RowCache
+    place: tuple[int, int]
+    states: dict[int, Any]
+
+
 class Batch:
     """Rows that are continued together; the prompts end at one column."""
 
@@ -138,15 +155,13 @@ class Batch:
         """
         self.engine = engine
         self.rows = rows
+        self.after = after
         self.columns = max(len(row.tokens) for row in rows)
         new = max(row.prompt.max_new_tokens for row in rows)
         self.pads = [self.columns - len(row.tokens) for row in rows]
-        known = known_of(engine, rows[0].tokens, before.rows[-1].tokens) if before else 0
-        if before and engine.keeps_states:
-            known = before.mark if known >= before.mark else 0
-        self.before, self.known = (before, known) if known else (None, 0)
-        self.mark: int = known or beginning(engine, rows[-1], after) if engine.keeps_states else 0
-        self.states: dict[int, Any] = {}
+        self.begun: Beginning | None = before.begun if before else None
+        if not self._known(0):
+            self.begun = None  # its memory is free from here on
         parts = pieces(self.columns, self.columns - 1, engine.chunk)
         self.cache = engine.cache(self.columns + new, len(rows), len(list(parts)) > 1)
 
@@ -163,29 +178,40 @@ class Batch:
     def read(self) -> Tensor:
         """Read all prompts; return the logits of their last tokens [rows, vocabulary]."""
         logits = torch.stack([self._read(index) for index in range(len(self.rows))])
-        self.before = None  # its memory is free from here on
         for index, pad in enumerate(self.pads):
             self.cache.blank(index, pad)
         self.cache.open(slice(0, len(self.rows)), 0, self.columns)
         return logits
 
+    def _known(self, index: int) -> int:
+        """Tokens at the start of a prompt that have been read: states are those behind all."""
+        if self.begun is None:
+            return 0
+        known = known_of(self.engine, self.rows[index].tokens, self.begun.tokens)
+        is_part = bool(self.begun.states) and known < len(self.begun.tokens)
+        return 0 if is_part else known
+
     def _read(self, index: int) -> Tensor:
         """Read one prompt; return the logits of its last token [vocabulary]."""
-        tokens, first = self.rows[index].tokens, self.pads[index]
-        source, row, known = self.before, -1, self.known
-        if index:
-            source, row = self, index - 1
-            known = known_of(self.engine, tokens, self.rows[row].tokens)
-        if source and known:
-            row %= len(source.rows)
-            self.cache.copy(index, first, source.cache, (row, source.pads[row]), known)
-            self.states = source.states
-            self.cache.go_on_from(self.states)
+        tokens, place = self.rows[index].tokens, (index, self.pads[index])
+        known, states = self._known(index), dict[int, Any]()
+        if self.begun and known:
+            self.cache.copy(*place, self.begun.cache, self.begun.place, known)
+            states = self.begun.states
+            self.cache.go_on_from(states)
         else:
-            self.cache.open(slice(index, index + 1), first)
-        if known < self.mark:
-            self._forward(tokens[known : self.mark])
-            self.states, known = self.cache.states(), self.mark
+            self.cache.open(slice(index, index + 1), place[1])
+        shared = tokens
+        if self.engine.keeps_states:
+            mark = known or beginning(
+                self.engine, self.rows[index], [*self.rows[index + 1 :], *self.after]
+            )
+            if known < mark:
+                self._forward(tokens[:mark])
+                states, known = self.cache.states(), mark
+            shared = tokens[:mark]
+        if shared:
+            self.begun = Beginning(shared, self.cache, place, states)
         return self._forward(tokens[known:])
 
     def _forward(self, tokens: Tokens) -> Tensor:

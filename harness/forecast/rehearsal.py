@@ -79,7 +79,7 @@ def groups_of(cell: Cell, engine: Engine, keep: int | None) -> Iterable[Group]:
     prompts = [shortened(engine, prompt, keep, is_middle) for prompt in asked]
     before = ((), *prompts)
     known = [known_of(engine, *pair) for pair in zip(prompts, before, strict=False)]
-    size = 1 if engine.keeps_states else cell.template.batch
+    size = cell.template.batch if engine.reads_together else 1
     for start in range(0, len(prompts), size):
         here = slice(start, start + size)
         longest = max(map(len, prompts[here]))
@@ -166,6 +166,10 @@ class Rehearsal:
         rows, new = len(batch.rows), batch.rows[0].prompt.max_new_tokens
         chosen = torch.zeros(rows, dtype=torch.long, device=META)
         batch.columns += max(0, new - 2)
+        states = batch.cache.states()  # of the row that was read
+        for row in range(rows):
+            batch.cache.open(slice(row, row + 1), 0)
+            batch.cache.go_on_from(states)
         batch.cache.open(slice(0, rows), 0, batch.columns)
         if new > 1:
             batch.step(chosen)
