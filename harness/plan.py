@@ -263,6 +263,6 @@ def cuts(cells: Sequence[Cell]) -> list[str]:
             wording = f", {kinds['wording']} of them in question or instruction"
             lines.append(
                 f"{task} at {render_length(length)}: {sum(kinds.values())} of {len(cell.samples)} "
-                f"prompts are too long and lose their middle{wording if kinds['wording'] else ''}"
+                f"prompts are too long and cut{wording if kinds['wording'] else ''}"
             )
     return lines

@@ -84,6 +84,8 @@ class Row:
 
 
 def _kind(value: object) -> str:
+    if value == []:
+        return "an empty list"
     return {"NoneType": "null", "str": "a text", "dict": "an object", "list": "a list"}.get(
         type(value).__name__, json.dumps(value)[:40]
     )
@@ -167,5 +169,5 @@ def _loads(text: str, where: str) -> Any:
 
 def _row(fields: Any, where: str) -> Row:
     if not isinstance(fields, dict):
-        raise TaskError(f'{where}: {_kind(fields)}; expected an object, such as {{"pred": …}}')
+        raise TaskError(f"{where}: {_kind(fields)}; expected an object of a row's fields")
     return Row(fields, where)

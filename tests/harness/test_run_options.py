@@ -133,7 +133,7 @@ def test_prompts_that_lose_a_part_are_counted_in_the_row_and_said(
     more = ["--task", "longbench(subset=qasper)", "--len", "500,4k", "--patch", "none"]
     assert main(command(checkpoint, given, tmp_path / "out", *more)) == 0
     said = capsys.readouterr().err
-    assert "at 500: 2 of 3 prompts are too long and lose their middle\n" in said
+    assert "at 500: 2 of 3 prompts are too long and cut\n" in said
     assert "at 4k" not in said
     counts = {(row["context_length"], row["n_cut"]) for row in table(tmp_path / "out")}
     assert counts == {("500", "2"), ("4096", "0")}
