@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 from tasks.official import leval, longbench, longbench_v2, ruler
@@ -104,29 +106,35 @@ def _ruler(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
     return [Result(dataset, match.__name__, score, len(scores))]
 
 
-def _longbench_scores(dataset: str, rows: Sequence[Row]) -> list[float]:
+def _longbench_scores(dataset: str, rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Scores of the rows by the data set's metric, and of code by the Levenshtein one too."""
     if dataset not in longbench.DATASETS:
         raise _unknown(dataset, tuple(longbench.DATASETS), rows)
     named = longbench.DATASETS[dataset] == "classification"
-    scores = []
+    found: dict[str, list[float]] = {longbench.DATASETS[dataset]: []}
     for row in rows:
         classes = row.texts("all_classes") if named else ()
         said, answers = row.text("pred"), row.texts("answers")
         try:
-            scores.append(longbench.row_score(dataset, said, answers, classes))
+            score = longbench.row_score(dataset, said, answers, classes)
         except ValueError as error:
             raise row.error(str(error)) from None
-    return scores
+        found[longbench.DATASETS[dataset]].append(score)
+        similar = longbench.levenshtein_score(dataset, said, answers)
+        if similar is not None:
+            found.setdefault(longbench.LEVENSHTEIN, []).append(similar)
+    return found
 
 
 def _longbench(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
-    """LongBench's eval.py.
+    """LongBench's eval.py, whose sum has the rounding of each step: Python 3.12's `sum` has not.
 
     Differs: that takes the last row's `all_classes` for all; they are the same in its data.
     """
-    scores = _longbench_scores(dataset, rows)
-    score = round(100 * sum(scores) / len(scores), 2)
-    return [Result(dataset, longbench.DATASETS[dataset], score, len(scores))]
+    return [
+        Result(dataset, metric, round(100 * reduce(add, scores) / len(scores), 2), len(scores))
+        for metric, scores in _longbench_scores(dataset, rows).items()
+    ]
 
 
 def _longbench_e(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
@@ -136,11 +144,7 @@ def _longbench_e(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
     """
     import numpy as np
 
-    buckets: dict[str, list[float]] = {name: [] for name in longbench.BUCKETS}
-    scores = _longbench_scores(dataset, rows)
-    for row, score in zip(rows, scores, strict=True):
-        buckets[longbench.bucket(row.number("length"))].append(score)
-    metric = longbench.DATASETS[dataset]
+    places = [longbench.bucket(row.number("length")) for row in rows]
     return [
         Result(
             f"{dataset} {name}",
@@ -148,7 +152,9 @@ def _longbench_e(dataset: str, rows: Sequence[Row], note: Note) -> list[Result]:
             float(round(100 * np.mean(values), 2)) if values else math.nan,
             len(values),
         )
-        for name, values in buckets.items()
+        for metric, scores in _longbench_scores(dataset, rows).items()
+        for name in longbench.BUCKETS
+        for values in [[one for one, at in zip(scores, places, strict=True) if at == name]]
     ]
 
 

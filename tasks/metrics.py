@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tasks.base import Output
+from tasks.official.longbench import LEVENSHTEIN
 
 __all__ = [
     "METRICS",
@@ -158,6 +159,7 @@ METRICS: dict[str, Metric] = _table(
         Metric("ruler", _mean, "higher", _ruler_detail, effective=85.6),
         _of_groups("infinitebench", lambda: "100 * compute_scores.py's"),
         _of_groups("longbench", _longbench_detail),
+        _of_groups(LEVENSHTEIN, lambda: "100 * code_sim by common subsequences, as rapidfuzz"),
         Metric("longbench-v2", _mean, "higher", lambda: "100 * right letters / all"),
         _of_groups("leval-exam", lambda: "100 * em.py's exact match"),
         _of_groups("leval-f1", lambda: "100 * f1.py's F1"),

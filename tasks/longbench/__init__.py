@@ -30,6 +30,9 @@ class LongBench(LongBenchRows):
     Questions and summaries have BLEU and ROUGE too, against the reference that scores best, for a
     data set and over all such rows of a language; BLEU of answers below four words is near 0.
 
+    `code_sim-levenshtein` is what the data sets of code score with python-Levenshtein installed,
+    which the benchmark's requirements are without; it is part of no average above.
+
     A prompt that is too long loses its middle, as in pred.py, with the context length less the
     answer as max_length. That keeps both ends, but a question that is longer than half the budget
     is cut; `cut=context` cuts the context alone, and leaves instruction and question whole.

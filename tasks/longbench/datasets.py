@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tasks.official.longbench import DATASETS as METRICS
 
-__all__ = ["DATASETS", "EXTENDED", "GROUPS", "DataSet", "by_category", "groups_of"]
+__all__ = ["CODE", "DATASETS", "EXTENDED", "GROUPS", "DataSet", "by_category", "groups_of"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tasks.base import (
     Tokenizer,
 )
 from tasks.chat import Chat, chat_field, chat_of
-from tasks.longbench.datasets import DATASETS
+from tasks.longbench.datasets import CODE, DATASETS
 from tasks.longbench.prompts import limits, prompts
 from tasks.metrics import grouped_stats, overlap_stats
 from tasks.middle import cut_field, fit
@@ -98,13 +98,23 @@ class LongBenchRows(Task):
         return samples
 
     def score(self, sample: Sample, output: Output) -> list[Score]:
-        """Return the official score in every average it counts in; for free text BLEU and ROUGE."""
+        """Return the official score in every average it counts in; BLEU and ROUGE of free text.
+
+        Of code also the similarity that another package would give.
+        """
         name = sample.position.split(" ")[0]
         value = longbench.row_score(name, output.text, sample.references, sample.classes)
         scores = [
             Score("longbench", grouped_stats(groups, name, 100 * value), place)
             for place, groups in self.averages(sample.position).items()
         ]
+        similar = longbench.levenshtein_score(name, output.text, sample.references)
+        if similar is not None:
+            code = [one for one in self.subset if DATASETS[one].category == CODE]
+            scores += [
+                Score(longbench.LEVENSHTEIN, grouped_stats([sets], name, 100 * similar), place)
+                for place, sets in {"": code, name: [name]}.items()
+            ]
         if longbench.DATASETS[name] in OF_TEXT:
             text = longbench.scored_text(name, output.text)
             overlaps = overlap_stats(text, sample.references, DATASETS[name].lang)

@@ -93,6 +93,24 @@ def test_longbench_e_has_a_line_for_each_bucket(tmp_path):
     assert high == Result("2wikimqa 8k+", "qa_f1", 100.0, 1)
 
 
+def test_longbench_adds_up_as_eval_py_does(tmp_path):
+    """Step by step: the exact sum, which `sum` of Python 3.12 gives, is rounded to 29.88."""
+    said = ["abxxxxxx"] * 5 + ["abcxxxxx"] * 3  # 0.25 and 0.38 each
+    rows = [{"pred": one, "answers": [one.replace("x", "y")]} for one in said]
+    assert scores(tmp_path, "longbench", {"lcc.jsonl": rows})[0][0].score == 29.87
+
+
+def test_code_is_scored_by_levenshtein_too_under_a_name_of_its_own(tmp_path):
+    files = {"lcc.jsonl": [{"pred": "aacba", "answers": ["abcda"], "length": 5000}]}
+    assert scores(tmp_path, "longbench", files)[0] == [
+        Result("lcc", "code_sim", 40.0, 1),
+        Result("lcc", "code_sim-levenshtein", 60.0, 1),
+    ]
+    buckets = scores(tmp_path, "longbench-e", files)[0]
+    assert [one.metric for one in buckets] == ["code_sim"] * 3 + ["code_sim-levenshtein"] * 3
+    assert (buckets[1].score, buckets[4].score) == (40.0, 60.0)
+
+
 def test_longbench_e_rounds_as_numpy_does(tmp_path):
     said = "7 " * 107 + "8 " * 3893  # 2.675 of a hundred, in binary a little less
     files = {"passage_count.jsonl": [{"pred": said, "answers": ["7"], "length": 1}]}

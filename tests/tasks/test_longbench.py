@@ -177,6 +177,15 @@ def test_the_first_line_counts_where_eval_py_takes_it_alone():
     assert value(one("samsum"), "\n \nthe quick answer is in part 3 of the long text") == 0
 
 
+def test_code_has_the_other_similarity_beside_its_score():
+    sample = one("lcc", answers=["abcda"])
+    found = said(sample, "aacba")
+    assert {key: stats[:2] for key, stats in found.items() if key[1] in ("", "lcc")} == {
+        **{("longbench", place): (40.0, 1.0) for place in ("", "lcc")},
+        **{("code_sim-levenshtein", place): (60.0, 1.0) for place in ("", "lcc")},
+    }
+
+
 def test_overlap_is_of_the_line_that_eval_py_takes():
     sample = one("samsum", answers=["they meet at noon near the lake"])
     scores = said(sample, "\nthey meet at noon near the lake\nDialogue: on and on")
@@ -190,7 +199,7 @@ def test_the_best_reference_counts_for_every_metric():
     assert scores["longbench", "qasper"][:2] == (100.0, 1.0)
     assert scores["rougeL", "qasper"] == scores["rouge2", "qasper"] == (1.0, 1.0)
     assert interval("bleu", [scores["bleu", "qasper"]], ["a"], 0)[0] == pytest.approx(100)
-    assert {metric for metric, _ in said(one("lcc"), "x")} == {"longbench"}
+    assert {metric for metric, _ in said(one("lcc"), "x")} == {"longbench", "code_sim-levenshtein"}
     assert {metric for metric, _ in said(one("dureader"), "答")} == {
         *("longbench", "bleu-zh", "rouge1-zh", "rouge2-zh", "rougeL-zh")
     }
@@ -287,7 +296,7 @@ def test_buckets_of_the_extended_set_are_averages_of_their_own():
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("trec", {"answers": []}, r"'trec:1': trec\.jsonl:1: field 'answers' is a list"),
+        ("trec", {"answers": []}, r"'trec:1': trec\.jsonl:1: field 'answers' is an empty list"),
         ("trec", {"answers": ...}, r"'trec:1': trec\.jsonl:1: no field 'answers'"),
         (
             "qasper",

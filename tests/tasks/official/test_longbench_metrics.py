@@ -1,6 +1,7 @@
 """LongBench's metrics on values worked out by hand, and on the official code's where they are."""
 
 import importlib.util
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from tasks.official.longbench import (
     bucket,
     classification,
     code_sim,
+    code_sim_levenshtein,
     count,
     first_line,
     qa_f1,
@@ -121,7 +123,41 @@ def test_code_is_compared_on_its_first_line(prediction, reference, score):
 
 
 def test_code_similarity_is_not_that_of_levenshtein():
-    assert code_sim("aacba", "abcda") == 0.4  # there a, b or c, and a again: 2 * 3 / 10
+    assert code_sim("aacba", "abcda") == 0.4
+    assert code_sim_levenshtein("aacba", "abcda") == 0.6  # a, b or c, and a again: 2 * 3 / 10
+
+
+def longest_common(one: str, other: str) -> int:
+    lengths = {(i, j): 0 for i in range(len(one) + 1) for j in range(len(other) + 1)}
+    for i, j in itertools.product(range(1, len(one) + 1), range(1, len(other) + 1)):
+        same = one[i - 1] == other[j - 1]
+        above, left = lengths[i - 1, j], lengths[i, j - 1]
+        lengths[i, j] = lengths[i - 1, j - 1] + 1 if same else max(above, left)
+    return lengths[len(one), len(other)]
+
+
+def test_levenshtein_similarity_is_that_of_a_longest_common_subsequence():
+    texts = ["".join(one) for size in range(1, 6) for one in itertools.product("ab中", repeat=size)]
+    for one, other in zip(texts, reversed(texts), strict=True):
+        if one != other:
+            total = len(one) + len(other)
+            distance = total - 2 * longest_common(one, other)
+            assert code_sim_levenshtein(one, other) == round(100 * (1 - distance / total)) / 100
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "score"),
+    [
+        ("\n\n# note\nab\nrest", "ab", 1.0),
+        ("# only", "", 1.0),
+        ("\n", "ab", 0.0),
+        ("a" * 20 + "x" * 183, "a" * 20 + "y" * 177, 0.1),  # 10 exactly
+        ("b" + 199 * "a", 200 * "a", 1.0),  # 99.5 to the even 100; difflib finds nothing
+        ("x" * 100 + "b" * 83, "y" * 100 + "b" * 83, 0.45),
+    ],
+)
+def test_levenshtein_similarity_is_of_the_same_line(prediction, reference, score):
+    assert code_sim_levenshtein(prediction, reference) == score
 
 
 def test_the_first_line_keeps_its_blanks():
@@ -246,6 +282,12 @@ def test_every_official_vector_is_reproduced():
         for reference, expected in zip(row["answers"], row["each"], strict=True):
             score = one_score(family, row, reference)
             assert score == pytest.approx(expected["score"], abs=1e-12), row["id"]
+        for reference, expected in zip(
+            row["answers"], row.get("each_levenshtein", ()), strict="each_levenshtein" in row
+        ):
+            assert code_sim_levenshtein(row["prediction"], reference) == expected["score"], row[
+                "id"
+            ]
         classes = row["all_classes"] or ()
         score = row_score(row["dataset"], row["prediction"], row["answers"], classes)
         assert score == pytest.approx(row["sample_unrounded"], abs=1e-12), row["id"]
