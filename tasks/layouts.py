@@ -92,11 +92,12 @@ def _leval(answers: Sequence[Answer], model: str) -> Files:
     """
     files: Files = {}
     for answer in answers:
-        rows, fields = files.setdefault(f"{_part(answer)}.pred.jsonl", []), answer.sample.fields
-        if fields:
-            rows.append({**fields, f"{model}_pred": answer.text})
-        else:
-            rows[-1][f"{model}_pred"] += f" [fact: {answer.text}]"
+        if answer.sample.fields:
+            row = {**answer.sample.fields, f"{model}_pred": answer.text}
+            files.setdefault(f"{_part(answer)}.pred.jsonl", []).append(row)
+    in_world = [answer for answer in answers if not answer.sample.fields]
+    for row, answer in zip(files.get("sci_fi.pred.jsonl", []), in_world, strict=True):
+        row[f"{model}_pred"] += f" [fact: {answer.text}]"
     return files
 
 

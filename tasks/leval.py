@@ -108,7 +108,10 @@ class LEval(Task):
         trained_length: int,
         seed: int,
     ) -> list[Sample]:
-        """Return one sample a question, two for sci_fi."""
+        """Return one sample a question, two for sci_fi.
+
+        Those about a document follow each other, so that it is read once.
+        """
         names = (*self.subset, *([WORLD] if "sci_fi" in self.subset else ()))
         asked = _asked(documents[0].sources.get("prompts"), names)
         new = default_of("new", self.new, NEW)
@@ -116,7 +119,7 @@ class LEval(Task):
         samples = []
         for document in documents:
             try:
-                questions = list(_questions(document, asked))
+                questions = sorted(_questions(document, asked), key=lambda one: one.alone)
                 parts = [one.parts for one in questions]
                 from_start = document.table == "codeU"
                 fitted = fit_all(tokenizer, parts, context_length - chat.size, new, from_start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import pytest
@@ -86,15 +86,26 @@ def test_open_questions_say_how_long_the_reference_is():
 def test_fiction_is_asked_for_with_the_story_and_without():
     said = "Is it so, based on the world described in the document?"
     samples = one("sci_fi", instructions=[said] * 3)
-    assert [sample.position for sample in samples] == ["sci_fi 0", "sci_fi 1"] * 3
-    assert [sample.reference for sample in samples[:2]] == ["true", "false"]
-    story, world = (Bytes().decode(sample.prompt) for sample in samples[:2])
+    assert [sample.position for sample in samples] == ["sci_fi 0"] * 3 + ["sci_fi 1"] * 3
+    assert [sample.reference for sample in samples[::3]] == ["true", "false"]
+    story, world = (Bytes().decode(sample.prompt) for sample in samples[::3])
     assert said in story and TEXTS[0][:500] in story
     assert world.startswith("Is it so, based on the real world?\n") and len(world) < 100
     found = values(
-        "leval(subset=sci_fi)", samples, ["True.", "It is True", "", "it is false", "true", ""]
+        "leval(subset=sci_fi)", samples, ["True.", "", "true", "It is True", "it is false", ""]
     )
     assert found["leval-exam", "sci_fi"] == pytest.approx(100 * (2 / 3 + 1 / 3) / 2)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_questions_about_a_document_follow_each_other(name):
+    """A prompt is read from where it parts from the one before it."""
+    samples = made(f"leval(subset={name})")
+    for before, sample in pairwise(samples):
+        if before.document == sample.document and len(sample.prompt) > 500:
+            pairs = enumerate(zip(before.prompt, sample.prompt, strict=False))
+            parting = next(place for place, (one, other) in pairs if one != other)
+            assert 2 * parting > len(sample.prompt)
 
 
 def test_values_are_means_over_data_sets_of_means_over_their_parts():
@@ -220,8 +231,11 @@ def test_real_rows_score_as_their_prediction_file_does(name):
     found = values(task.spec, samples, answers)
     lines, said = [], iter(answers)
     for document in corpus.documents:
-        for gt in document.row.fields["outputs"]:
-            pred = f"{next(said)} [fact: {next(said)}]" if name == "sci_fi" else next(said)
+        meant = document.row.fields["outputs"]
+        preds = [next(said) for _ in meant]
+        if name == "sci_fi":
+            preds = [f"{pred} [fact: {next(said)}]" for pred in preds]
+        for pred, gt in zip(preds, meant, strict=True):
             lines.append(Row({"pred": pred, "gt": gt, "evaluation": KINDS[name]}, "file:1"))
     (wanted,) = FORMATS["leval"].score(name, lines, print)
     assert found[f"leval-{KINDS[name]}", name] == pytest.approx(wanted.score, abs=1e-4)
@@ -258,7 +272,7 @@ def test_official_templates_say_words_and_turn_to_the_world_in_their_own_way():
     assert asked("news_summ", table)[0] == f"{TEXTS[0]}|Which part is part 0 of it?|11"
     assert asked("tpo", table)[0] == f"{TEXTS[0]}|Which part is part 0 of it?|"
     said = ["Is it so in the story."] * 3
-    assert asked("sci_fi", table, instructions=said)[:2] == [
+    assert asked("sci_fi", table, instructions=said)[::3] == [
         f"{TEXTS[0]}|{said[0]}|",
         "Is it so in truth!",
     ]
@@ -270,7 +284,7 @@ def test_official_templates_say_words_and_turn_to_the_world_in_their_own_way():
 
 def test_only_questions_about_the_document_stand_in_a_chat_template():
     tokenizer = Bytes(chat=("<user>", "<model>"))
-    texts = made("leval(subset=sci_fi,chat=on)", tokenizer=tokenizer)[:2]
+    texts = made("leval(subset=sci_fi,chat=on)", tokenizer=tokenizer)[:6:3]
     story, world = (Bytes().decode(sample.prompt) for sample in texts)
     assert story.startswith("<user>") and story.endswith("<model>") and texts[0].chat
     assert "<user>" not in world and "<model>" not in world and not texts[1].chat

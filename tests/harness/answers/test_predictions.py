@@ -155,8 +155,13 @@ def test_a_statement_is_one_row_of_two_answers(tmp_path: Path) -> None:
     lines = (tmp_path / "files" / "sci_fi.pred.jsonl").read_text().split("\n")[:-1]
     first = json.loads(lines[0])
     (name,) = [key for key in first if key.endswith("_pred")]
-    assert len(lines) == len(samples) / 2
-    assert first[name] == f"{said(samples[0], 0)} [fact: {said(samples[1], 1)}]"
+    by_story = [place for place, sample in enumerate(samples) if sample.position == "sci_fi 0"]
+    in_world = [place for place, sample in enumerate(samples) if sample.position == "sci_fi 1"]
+    assert len(lines) == len(by_story) == len(in_world)
+    assert [json.loads(line)[name] for line in lines] == [
+        f"{said(samples[one], one)} [fact: {said(samples[other], other)}]"
+        for one, other in zip(by_story, in_world, strict=True)
+    ]
     assert first["gt"] == "True [fact: False]" and first["evaluation"] == "exam"
 
 
