@@ -26,7 +26,7 @@ __all__ = ["OPTIONAL", "REQUIRED", "main"]
 BROKEN = 1
 GIB = 1024**3
 REQUIRED = (
-    *("accelerate", "datasets", "gguf", "jinja2", "numpy", "rouge-score", "sacrebleu"),
+    *("accelerate", "datasets", "gguf", "jinja2", "numpy", "rapidfuzz", "rouge-score", "sacrebleu"),
     "safetensors",
     *("torch", "tqdm", "transformers", "wonderwords"),
 )

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 
+from rapidfuzz.distance.Indel import normalized_similarity
+
 from tasks.official.chinese import words
 from tasks.official.rouge import rouge_l
 
@@ -165,7 +167,7 @@ def code_sim_levenshtein(prediction: str, reference: str) -> float:
     M is the length of a longest common subsequence, which difflib's blocks are seldom: 1.4 to 2.4
     points higher on answers of models.
     """
-    return _of_code(prediction, reference, _similarity)
+    return _of_code(prediction, reference, normalized_similarity)
 
 
 def _of_code(prediction: str, reference: str, ratio: Callable[[str, str], float]) -> float:
@@ -176,24 +178,6 @@ def _of_code(prediction: str, reference: str, ratio: Callable[[str, str], float]
     if not code or not reference:
         return 0.0
     return round(100 * ratio(code, reference)) / 100
-
-
-def _similarity(code: str, reference: str) -> float:
-    """Return 1 - (T - 2M) / T, in this order as rapidfuzz does: it decides ties of the rounding.
-
-    Bit i of `left` is 1 where character i is not on the longest common subsequence so far.
-
-    Source: Hyyrö 2004, Bit-parallel LCS-length computation revisited.
-    """
-    places: dict[str, int] = {}
-    for index, character in enumerate(code):
-        places[character] = places.get(character, 0) | 1 << index
-    left = every = (1 << len(code)) - 1
-    for character in reference:
-        found = left & places.get(character, 0)
-        left = ((left + found) | (left - found)) & every
-    total = len(code) + len(reference)
-    return 1.0 - (total - 2 * (len(code) - left.bit_count())) / total
 
 
 def first_line(prediction: str) -> str:
