@@ -16,7 +16,7 @@ from harness.errors import HarnessError, Unavailable
 from harness.lengths import render_length
 from harness.results import Row, cell_id
 from patches.base import Patch
-from tasks.base import Sample, Task
+from tasks.base import RowError, Sample, Task
 from tasks.corpus import Corpus, load
 
 __all__ = ["Cell", "Request", "cuts", "plan", "resolve_device"]
@@ -78,6 +78,7 @@ class Cell:
         samples: the task's samples at this length.
         template: a row with all settings filled in, and nothing measured.
         key: every setting that the values depend on.
+        fault: why its samples cannot be made, if they cannot: it fails without a model.
     """
 
     checkpoint: Checkpoint
@@ -86,6 +87,7 @@ class Cell:
     samples: tuple[Sample, ...]
     template: Row
     key: dict[str, Any]
+    fault: str = ""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -134,15 +136,8 @@ def plan(request: Request, device: torch.device) -> list[Cell]:
             _check_kind(checkpoint, task, request.chunk)
             corpus = corpora[_reading(task)]
             for length in request.lengths or (trained_length,):
-                samples = tuple(
-                    task.samples(
-                        corpus.documents, checkpoint.tokenizer, length, trained_length, request.seed
-                    )
-                )
-                for patch in chosen_patches:
-                    check_decoding(patch, task, samples, trained_length)
                 made = _Maker(request, device, checkpoint, corpus, trained_length)
-                cells += [made.cell(task, length, samples, patch) for patch in chosen_patches]
+                cells += made.cells(task, length, chosen_patches)
     return list({cell.template.cell: cell for cell in cells}.values())
 
 
@@ -184,10 +179,23 @@ class _Maker:
     corpus: Corpus
     trained_length: int
 
-    def cell(self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch) -> Cell:
-        key = self._key(task, length, samples, patch) | self._answering(samples)
-        template = replace(self._template(key, task, samples), patch=str(patch))
-        return Cell(self.checkpoint, patch, task, samples, template, key)
+    def cells(self, task: Task, length: int, chosen: Sequence[Patch]) -> list[Cell]:
+        """A cell a patch; a row of the data that lacks something is the fault of all."""
+        tokenizer, trained = self.checkpoint.tokenizer, self.trained_length
+        samples, fault = tuple[Sample, ...](), ""
+        try:
+            documents = self.corpus.documents
+            samples = tuple(task.samples(documents, tokenizer, length, trained, self.request.seed))
+        except RowError as error:
+            fault = str(error)
+        cells = []
+        for patch in chosen:
+            if not fault:
+                check_decoding(patch, task, samples, trained)
+            key = self._key(task, length, samples, patch) | self._answering(samples)
+            template = replace(self._template(key, task, samples), patch=str(patch))
+            cells.append(Cell(self.checkpoint, patch, task, samples, template, key, fault))
+        return cells
 
     def _key(
         self, task: Task, length: int, samples: tuple[Sample, ...], patch: Patch

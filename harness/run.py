@@ -5,12 +5,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
+from harness.errors import one_line
 from harness.journal import Journal
 from harness.lengths import render_length
 from harness.measure import Progress
@@ -70,12 +72,20 @@ def run(
                 continue
             bar.set_description(f"[{done}/{len(missing)}] {_label(cell)}")
             with _Patience():
-                record = measurer.measure(cell, device, _Shown(bar))
+                record = _failed(cell) or measurer.measure(cell, device, _Shown(bar))
                 journal.append(record)
                 stored()
             _progress(bar, f"[{done}/{len(missing)}]", cell, record)
     names = [cell.template.cell for cell in cells]
     return [journal.records[name] for name in names if name in journal.records]
+
+
+def _failed(cell: Cell) -> Record | None:
+    """What is stored of a cell whose samples cannot be made; None for others."""
+    if not cell.fault:
+        return None
+    row = replace(cell.template, status="error", error=one_line(cell.fault)[:300])
+    return Record(cell.key, (row,), ())
 
 
 def _claimed(cells: Sequence[Cell], journal: Journal, bar: Any) -> Iterator[Cell]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from tasks.spec import TaskError, canonical
+from tasks.spec import RowError, TaskError, canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "Document",
     "Output",
     "Pass",
+    "RowError",
     "Sample",
     "Score",
     "Source",

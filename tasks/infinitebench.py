@@ -123,7 +123,7 @@ class InfiniteBench(Task):
                 parts = _parts(asked[name], name, row)
                 fitted = fit(tokenizer, parts, context_length, new, self.cut, joined=True)
             except TaskError as error:
-                raise TaskError(f"sample '{document.id}': {error}") from None
+                raise type(error)(f"sample '{document.id}': {error}") from None
             samples.append(
                 Sample(
                     id=document.id,

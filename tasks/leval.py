@@ -4,7 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tasks.base import Document, Output, Sample, Score, Source, Table, Task, TaskError, Tokenizer
+from tasks.base import (
+    Document,
+    Output,
+    RowError,
+    Sample,
+    Score,
+    Source,
+    Table,
+    Task,
+    TaskError,
+    Tokenizer,
+)
 from tasks.chat import chat_field, chat_of
 from tasks.fit import default_of
 from tasks.metrics import grouped_stats, overlap_stats
@@ -124,7 +135,8 @@ class LEval(Task):
                 from_start = document.table == "codeU"
                 fitted = fit_all(tokenizer, parts, context_length - chat.size, new, from_start)
             except (TaskError, ValueError) as error:
-                raise TaskError(f"document '{document.id}': {error}") from None
+                kind = RowError if isinstance(error, RowError) else TaskError
+                raise kind(f"document '{document.id}': {error}") from None
             samples += [
                 Sample(
                     id=f"{document.id}, {one.id}",

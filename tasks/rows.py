@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files import json_of
-from tasks.spec import TaskError
+from tasks.spec import RowError, TaskError
 
 __all__ = ["Row", "each", "few", "find", "read"]
 
@@ -23,7 +23,7 @@ class Row:
         """Value of the first of these fields that is there.
 
         Raises:
-            TaskError: none of them is.
+            RowError: none of them is.
         """
         for name in names:
             if name in self.fields:
@@ -35,7 +35,7 @@ class Row:
         """The same, a text.
 
         Raises:
-            TaskError: none of the fields is there, or it is no text.
+            RowError: none of the fields is there, or it is no text.
         """
         value = self.field(*names)
         if not isinstance(value, str):
@@ -46,7 +46,7 @@ class Row:
         """The same, a list of texts that is not empty.
 
         Raises:
-            TaskError: none of the fields is there, or it is something else.
+            RowError: none of the fields is there, or it is something else.
         """
         value = self.field(*names)
         if not (isinstance(value, list) and value and all(isinstance(one, str) for one in value)):
@@ -60,7 +60,7 @@ class Row:
         """The same, a number of at least 0.
 
         Raises:
-            TaskError: the field is not there, or it is something else.
+            RowError: the field is not there, or it is something else.
         """
         value = self.field(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
@@ -71,16 +71,16 @@ class Row:
         """The same, one of some words.
 
         Raises:
-            TaskError: the field is not there, or it is something else.
+            RowError: the field is not there, or it is something else.
         """
         value = self.text(name)
         if value not in accepted:
             raise self.error(f"field '{name}' is '{value[:40]}'; expected {', '.join(accepted)}")
         return value
 
-    def error(self, problem: str) -> TaskError:
+    def error(self, problem: str) -> RowError:
         """Put the place in front of what is wrong."""
-        return TaskError(f"{self.where}: {problem}")
+        return RowError(f"{self.where}: {problem}")
 
 
 def _kind(value: object) -> str:

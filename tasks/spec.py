@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self, TypeVar
 
 __all__ = [
+    "RowError",
     "TaskError",
     "build",
     "canonical",
@@ -47,6 +48,10 @@ class TaskError(ValueError):
         """The same, with the place of its parameter in the text of a task."""
         found = re.search(rf"[(,]\s*()(?:{re.escape(self.key)})\s*=", text) if self.key else None
         return self.pointing(text, found.start(1)) if found else self
+
+
+class RowError(TaskError):
+    """What a row of the data lacks, named by its place: cells of its task fail, others go on."""
 
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:

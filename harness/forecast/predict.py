@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from harness.checkpoint import Checkpoint, quiet
 from harness.engine import Engine
+from harness.errors import HarnessError
 from harness.forecast.rehearsal import META, Group, Rehearsal, groups_of, times
 from harness.forecast.tracker import Work, tracking
 from harness.plan import Cell
@@ -56,9 +57,11 @@ class Predictor:
 
         Raises:
             PatchError: the patch does not go on the model, as far as shapes tell.
-            HarnessError: the model cannot be read with, or a prompt not be cut.
+            HarnessError: the model cannot be read with, a prompt not be cut, or no sample be made.
             RuntimeError: the model's code asks for values; others of OF_MODELS likewise.
         """
+        if cell.fault:
+            raise HarnessError(cell.fault)
         row = cell.template
         setting = (row.weights, row.dtype, row.chunk, row.batch, row.context_length)
         asked = (*setting, row.trained_length, row.device == "cpu", row.patch, id(cell.samples))

@@ -78,7 +78,7 @@ class LongBenchRows(Task):
                 fitted = fit(tokenizer, parts, room, most[name], self.cut)
                 position = self.position(name, row)
             except TaskError as error:
-                raise TaskError(f"sample '{document.id}': {error}") from None
+                raise type(error)(f"sample '{document.id}': {error}") from None
             samples.append(
                 Sample(
                     id=document.id,

@@ -96,7 +96,7 @@ class LongBenchV2(Task):
                 reference = f"The correct answer is ({row.word('answer', LETTERS)})"
                 level, size = row.word("difficulty", DIFFICULTIES), row.word("length", LENGTHS)
             except TaskError as error:
-                raise TaskError(f"sample '{document.id}': {error}") from None
+                raise type(error)(f"sample '{document.id}': {error}") from None
             samples.append(
                 Sample(
                     id=document.id,

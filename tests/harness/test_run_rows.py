@@ -64,3 +64,30 @@ def test_a_missing_data_set_is_an_error_before_anything_runs(
     arguments = command(checkpoint, rows, tmp_path / "out", "--task", "longbench(subset=few-shot)")
     assert main(arguments) == 4
     assert "no triviaqa.jsonl, samsum.jsonl, lsht.jsonl in it" in capsys.readouterr().err
+
+
+def test_a_row_without_a_reference_fails_the_cells_of_its_task_and_no_others(
+    checkpoint: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = json.dumps(longbench("lcc", 1) | {"answers": []}) + "\n"
+    with (rows / "lcc.jsonl").open("a") as file:
+        file.write(bad)
+    tasks = "longbench(subset=lcc),longbench(subset=trec)"
+    arguments = command(checkpoint, rows, tmp_path / "out", "--task", tasks, "--n", "3")
+    assert main([*arguments, "--len", "128", "--patch", "none,ntk"]) == 3
+    assert "sample 'lcc:3'" in capsys.readouterr().err
+    found = table(tmp_path / "out")
+    failed = [row for row in found if row["status"] == "error"]
+    assert [(row["task"], row["patch"]) for row in failed] == [
+        ("longbench(subset=lcc)", "none"),
+        ("longbench(subset=lcc)", "ntk"),
+    ]
+    for row in failed:
+        where = f"sample 'lcc:3': {rows / 'lcc.jsonl'}:3: field 'answers' is an empty list"
+        assert row["error"].startswith(where) and row["value"] == ""
+    assert {row["status"] for row in found if "trec" in row["task"]} == {"ok"}
+    fresh = command(checkpoint, rows, tmp_path / "fresh", "--task", tasks, "--n", "3")
+    assert main(["plan", *fresh, "--len", "128", "--patch", "none,ntk"]) == 0
+    assert "2 refused" in capsys.readouterr().out
+    (rows / "lcc.jsonl").write_text(json.dumps(longbench("lcc", 0)) + "\n")  # mended
+    assert main([*arguments, "--len", "128", "--patch", "none,ntk"]) == 0
