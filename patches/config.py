@@ -6,6 +6,8 @@ from patches.spec import PatchError
 
 __all__ = ["head_dim", "trained_length"]
 
+LATENT = ("qk_nope_head_dim", "qk_rope_head_dim")  # the parts of a head of latent attention
+
 
 def trained_length(config: Any) -> int:
     """Tokens a model was trained at: original_max_position_embeddings, else the maximum."""
@@ -28,10 +30,14 @@ def maximum(config: Any) -> int:
 
 
 def head_dim(model: Any) -> int:
-    """Size of one attention head."""
+    """Size of the vectors that queries and keys are compared as."""
     config = model.config.get_text_config()
-    own = vars(config).get("head_dim")  # some refuse to be asked: it differs from layer to layer
-    if own:
-        return int(own)
+    own = vars(config)  # some refuse to be asked: it differs from layer to layer
+    parts = [own.get(name) or 0 for name in LATENT]
+    if all(parts):  # head_dim is that of the turning part alone, or of nothing
+        return int(sum(parts))
+    for name in ("head_dim", "attention_head_dim", "kv_channels"):
+        if own.get(name):
+            return int(own[name])
     heads = getattr(config, "num_attention_heads", None) or 1  # a recurrence has none
     return int(config.hidden_size // heads)
