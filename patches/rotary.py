@@ -166,9 +166,9 @@ def unrotated(rope: Rope) -> Rope:
 
 
 def marks(index: int, rotary: RotarySet) -> Tensor:
-    """Frequencies that tell pairs and sets from each other [rotary_dim/2]."""
+    """Frequencies that tell pairs and sets from each other, rounded as its own [rotary_dim/2]."""
     pairs = torch.arange(rotary.inv_freq.numel(), device=rotary.inv_freq.device)
-    return 0.1 + (0.618 * pairs + 0.377 * index) % 1
+    return (0.1 + (0.618 * pairs + 0.377 * index) % 1).to(rotary.inv_freq)
 
 
 def captured(

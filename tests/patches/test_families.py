@@ -2,6 +2,7 @@
 
 import cmath
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -155,6 +156,16 @@ def test_layers_of_two_kinds_have_their_own_frequencies() -> None:
         assert rotary.kind == kind
         series = [kinds[kind] ** (-2 * d / 16) for d in range(8)]
         assert rotary.inv_freq.tolist() == pytest.approx(series)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "cohere", "nanochat"])
+def test_frequencies_rounded_to_16_bits_with_the_weights_are_measured(family: str) -> None:
+    model, usual = deepcopy(tiny(family)).to(torch.bfloat16), measured(tiny(family))
+    got = measured(model)
+    assert {layer: (rotary.kind, layout) for layer, (rotary, layout) in got.items()} == {
+        layer: (rotary.kind, layout) for layer, (rotary, layout) in usual.items()
+    }
+    check_identity(model)
 
 
 def test_each_set_of_frequencies_is_stretched_from_its_own_base() -> None:
