@@ -176,8 +176,9 @@ def check_identity(model: PreTrainedModel) -> float:
     Weights that give no finite logits cannot be checked: the difference is nan then.
 
     Raises:
-        PatchError: the largest logit difference on a few tokens is above 1e-4 (3 % of the largest
-            logit in half precision), or the model lacks what the hook needs.
+        PatchError: the largest logit difference on a few tokens is above 1e-4 (1e-5 of the largest
+            logit where that is more, 3 % of it in half precision), or the model lacks what the hook
+            needs.
     """
     some_rotary_sets(model)
     with unwindowed(model.config.get_text_config()):

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 IDENTITY_TOKENS = 24
-IDENTITY_TOLERANCE = 1e-4
+IDENTITY_TOLERANCE, USUAL_LOGIT = 1e-4, 10.0
 LEAK, LEAK_HALF = 0.001, 0.1  # of what tokens change from them on, that they may change before
 
 
@@ -147,7 +147,10 @@ def size(x: Tensor) -> float:
 
 def tolerance(model: Any, plain: Tensor) -> float:
     """Largest difference from these logits that a patch which changes nothing may make."""
-    return 0.03 * max(float(plain.abs().max()), 1.0) if is_half(model) else IDENTITY_TOLERANCE
+    largest = float(plain.abs().max())
+    if is_half(model):
+        return 0.03 * max(largest, 1.0)
+    return IDENTITY_TOLERANCE * max(largest / USUAL_LOGIT, 1.0)  # rounding grows with the logits
 
 
 def is_half(model: Any) -> bool:
