@@ -118,6 +118,11 @@ def reader(
             f"{engine.model.config.model_type} keeps states, not keys alone, so that contexts "
             "cannot be read apart; choose another patch"
         )
+    if not engine.reads_together:
+        raise HarnessError(
+            f"{engine.model.config.model_type} takes a token's column for its position, so that "
+            "contexts read apart cannot go on together; choose another patch"
+        )
     borders = windows_of(prompt, decoding, trained)
     if decoding.question_position is None:
         return Batch(engine, list(_apart(prompt, borders)))

@@ -63,7 +63,7 @@ class Engine:
         """Find out how the model reads before a patch is on or forwards are watched.
 
         Args:
-            batch: answers to generate together; 1 if rows need not be measured.
+            batch: rows to go on together; 1 if that need not be measured.
         """
         _ = self.faults, batch > 1 and self.reads_together
 

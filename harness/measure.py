@@ -90,7 +90,7 @@ class _Measurement:
         start, status, error, samples = time.perf_counter(), "ok", "", []
         before, row = self.engine.tokens_read, cell.template
         try:
-            self.engine.measure(row.batch)
+            self.engine.measure(_together(cell))
             start = time.perf_counter()
             with apply(
                 self.engine.model, cell.patch, row.context_length, row.trained_length
@@ -184,6 +184,12 @@ class _Measurement:
             "text": text,
             "scores": scores,
         }
+
+
+def _together(cell: Cell) -> int:
+    """Rows that go on together: answers, or the readings of a prompt whose contexts are apart."""
+    decoding = cell.patch.decoding
+    return 2 if decoding is not None and decoding.windows is not None else cell.template.batch
 
 
 def _prompt(sample: Sample, tokenizer: Tokenizer) -> Prompt:

@@ -320,6 +320,16 @@ def test_contexts_of_a_model_with_states_are_not_read_apart() -> None:
             list(decode(Engine(model, None, CPU), [prompt], patch.decoding, 100))
 
 
+@pytest.mark.parametrize("family", ["marian", "bart", "git"])
+def test_nor_those_of_a_model_that_takes_columns_for_positions(family: str) -> None:
+    model, prompt = model_of(family), Prompt(TOKENS[:26], 4, None, (4, 9, 20))
+    for name in ("nbce", "pcw"):
+        patch = patches.parse(name)
+        assert patch.decoding is not None
+        with pytest.raises(HarnessError, match=f"{family} takes a token's column for its position"):
+            list(decode(Engine(model, None, CPU), [prompt], patch.decoding, 32))
+
+
 @pytest.fixture(scope="module")
 def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("hybrid")
