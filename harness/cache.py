@@ -120,11 +120,11 @@ class RowCache(Cache):
             layer.kept = {}
             layer.show(length)
         opened = self.own[rows]
-        for index, layer in opened[0].items():
-            layers = [one[index] for one in opened]
-            self.layers[index] = layer if len(layers) == 1 else joined(layers, length)
-        if len(opened) > 1:
-            self.own = [{} for _ in self.own]
+        for index in list(opened[0]):
+            if len(opened) == 1:
+                self.layers[index] = opened[0][index]
+            else:  # let go of layer by layer: one may keep keys too
+                self.layers[index] = joined([one.pop(index) for one in opened], length)
 
     def begun(self) -> list[PreallocatedLayer]:
         """The layers of keys and values that have been given some."""

@@ -237,7 +237,8 @@ class _Maker:
 
     def _template(self, key: dict[str, Any], task: Task, samples: tuple[Sample, ...]) -> Row:
         taken = {name: value for name, value in key.items() if name not in NOT_COLUMNS}
-        taken["n"] = len({sample.document for sample in samples})
+        asked = {sample.document for sample in samples} or self.corpus.documents
+        taken["n"] = len(asked)
         return Row(
             **taken,
             metric="",

@@ -84,7 +84,7 @@ def test_a_row_without_a_reference_fails_the_cells_of_its_task_and_no_others(
     ]
     for row in failed:
         where = f"sample 'lcc:3': {rows / 'lcc.jsonl'}:3: field 'answers' is an empty list"
-        assert row["error"].startswith(where) and row["value"] == ""
+        assert row["error"].startswith(where) and row["value"] == "" and row["n"] == "3"
     assert {row["status"] for row in found if "trec" in row["task"]} == {"ok"}
     fresh = command(checkpoint, rows, tmp_path / "fresh", "--task", tasks, "--n", "3")
     assert main(["plan", *fresh, "--len", "128", "--patch", "none,ntk"]) == 0
