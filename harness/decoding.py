@@ -113,7 +113,8 @@ def reader(
     """What reads a prompt the way that a method asks for."""
     if decoding.windows is None:
         return Batch(engine, [Row(prompt, prompt.tokens)])
-    if engine.keeps_states:
+    in_one_row = decoding.question_position is not None
+    if engine.keeps_states and (in_one_row or not engine.reads_together):
         raise HarnessError(
             f"{engine.model.config.model_type} keeps states, not keys alone, so that contexts "
             "cannot be read apart; choose another patch"

@@ -24,6 +24,7 @@ from harness.generate import Prompt, generate
 from harness.states import keeps_states
 from patches.apply import apply
 from tests.harness.conftest import make_model, make_tokenizer, table
+from tests.harness.test_decoding import nbce
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 try:
@@ -311,13 +312,27 @@ def test_a_decoder_of_that_kind_has() -> None:
     assert len(engine.score(TOKENS, 1)[0]) == len(TOKENS) - 1
 
 
-def test_contexts_of_a_model_with_states_are_not_read_apart() -> None:
-    model, prompt = model_of("lfm2_moe"), Prompt(TOKENS, 2, None, (4, 20, 36))
-    for name in ("nbce", "pcw"):
-        patch = patches.parse(name)
-        assert patch.decoding is not None
-        with pytest.raises(HarnessError, match="lfm2_moe keeps states, not keys alone"):
-            list(decode(Engine(model, None, CPU), [prompt], patch.decoding, 100))
+@pytest.mark.parametrize("family", ["lfm2_moe", "falcon_h1", "mamba2"])
+@pytest.mark.parametrize("borders", [(4, 20, 36), (40, 48, 53, 60)])
+def test_states_of_contexts_read_apart_go_on_together(
+    family: str, borders: tuple[int, ...]
+) -> None:
+    model, prompt = model_of(family), Prompt(TOKENS, 5, None, borders)
+    decoding = patches.parse("nbce").decoding
+    assert decoding is not None
+    made = list(decode(Engine(model, None, CPU), [prompt], decoding, 100))
+    assert made == [nbce(prompt, model=model)]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("lfm2_moe", "pcw"), ("falcon_mamba", "nbce"), ("deepseek_v32", "nbce")]
+)
+def test_states_do_not_stand_in_one_row_nor_go_on_where_it_fails(family: str, name: str) -> None:
+    model, prompt = model_of(family), Prompt(TOKENS, 2, None, (4, 20, 36))
+    decoding = patches.parse(name).decoding
+    assert decoding is not None
+    with pytest.raises(HarnessError, match=f"{family} keeps states, not keys alone"):
+        list(decode(Engine(model, None, CPU), [prompt], decoding, 100))
 
 
 @pytest.mark.parametrize("family", ["marian", "bart", "git"])

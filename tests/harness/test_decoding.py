@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,9 +78,16 @@ def likeliest(scores: Sequence[float]) -> int:
     return max(range(len(scores)), key=lambda token: scores[token])
 
 
-def nbce(prompt: Prompt, beta: float = 0.25, top_p: float = 0.95, eta: float = 0.1) -> list[int]:
+def nbce(
+    prompt: Prompt,
+    beta: float = 0.25,
+    top_p: float = 0.95,
+    eta: float = 0.1,
+    model: Any = None,
+) -> list[int]:
     """The answer by whole forwards, a context at a time."""
-    model, tokens, (first, *_, last) = make_model(), list(prompt.tokens), prompt.borders
+    tokens, (first, *_, last) = list(prompt.tokens), prompt.borders
+    model = model or make_model()
     parts = [[], *(tokens[a:b] for a, b in itertools.pairwise(prompt.borders))]
     new: list[int] = []
     k = None
